@@ -1,0 +1,121 @@
+"""Batched sampling with the masks done right: left padding, EOS kept, nothing after it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One response.
+
+    Attributes:
+        text: without special tokens and surrounding blanks.
+        tokens: ids as sampled, the EOS included where there is one, padding excluded.
+        finished: the model stopped by itself, before its budget ran out.
+    """
+
+    text: str
+    tokens: tuple[int, ...]
+    finished: bool
+
+
+def truncate_prompts(
+    prompts: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_tokens: int
+) -> list[list[int]]:
+    """Token ids of each prompt; too long ones lose their beginning, with a warning that says how much.
+
+    The end is kept because the response header stands there.
+    """
+    rows = [list(ids) for ids in tokenizer(list(prompts))["input_ids"]]
+    cut = [len(ids) - max_tokens for ids in rows if len(ids) > max_tokens]
+    if cut:
+        warnings.warn(
+            f"{len(cut)} of {len(rows)} prompts are longer than {max_tokens} tokens: "
+            f"their first {min(cut)} to {max(cut)} tokens were cut.",
+            stacklevel=2,
+        )
+    return [ids[-max_tokens:] for ids in rows]
+
+
+def _responses(
+    output: torch.Tensor, prompt_length: int, tokenizer: PreTrainedTokenizerBase
+) -> list[Generation]:
+    """Cut each row (B, P+R) behind its first EOS."""
+    results = []
+    for row in output[:, prompt_length:].tolist():
+        finished = tokenizer.eos_token_id in row
+        kept = row[: row.index(tokenizer.eos_token_id) + 1] if finished else row
+        text = tokenizer.decode(kept, skip_special_tokens=True).strip()
+        results.append(Generation(text, tuple(kept), finished))
+    return results
+
+
+def generate(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str],
+    *,
+    max_new_tokens: int = 64,
+    temperature: float = 1.0,
+    batch_size: int = 64,
+    max_prompt_tokens: int = 448,
+    seed: int | None = 0,
+) -> list[Generation]:
+    """One response per prompt, in the order given.
+
+    Prompts are sorted by length so that a batch pads little. No top-k or top-p: what is sampled is
+    the model's own distribution at `temperature`; 0 decodes greedily. With a seed, the same call
+    gives the same text; None leaves torch's generator alone.
+    """
+    import torch
+
+    if not prompts:
+        return []
+    rows = truncate_prompts(prompts, tokenizer, max_prompt_tokens)
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    results: dict[int, Generation] = {}
+    sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
+    was_training = model.training
+    model.eval()  # dropout off
+    with torch.random.fork_rng(enabled=seed is not None), torch.no_grad():
+        if seed is not None:
+            torch.manual_seed(seed)
+        for start in range(0, len(order), batch_size):
+            indices = order[start : start + batch_size]
+            batch = _left_pad([rows[i] for i in indices], tokenizer, model.device)
+            output = model.generate(
+                **batch,
+                max_new_tokens=max_new_tokens,
+                pad_token_id=tokenizer.pad_token_id,
+                eos_token_id=tokenizer.eos_token_id,
+                **(
+                    sampling
+                    if temperature > 0
+                    else {"do_sample": False, "temperature": None, "top_k": None, "top_p": None}
+                ),
+            )
+            results.update(
+                zip(
+                    indices, _responses(output, batch["input_ids"].shape[1], tokenizer), strict=True
+                )
+            )
+    model.train(was_training)
+    return [results[i] for i in range(len(rows))]
+
+
+def _left_pad(
+    rows: list[list[int]], tokenizer: PreTrainedTokenizerBase, device: torch.device
+) -> dict[str, torch.Tensor]:
+    """input_ids and attention_mask (B, P), padding on the left whatever the tokenizer's habit."""
+    padded = tokenizer.pad(
+        {"input_ids": rows}, padding=True, padding_side="left", return_tensors="pt"
+    )
+    return {name: padded[name].to(device) for name in ("input_ids", "attention_mask")}

@@ -1,0 +1,111 @@
+"""Loading and saving models: the base of each profile, a trained run, LoRA adapters."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import CourseError
+from .paths import data_dir
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from ._setup import Course
+
+TINY_BASE = "tiny_base"  # folder under data/
+
+
+def base_path(course: Course) -> str:
+    """Folder or hub id of the profile's base model (fetching it where a profile needs that)."""
+    if course.profile.base_model == "tiny":
+        folder = data_dir() / TINY_BASE
+        if not (folder / "model.safetensors").is_file():
+            raise CourseError(
+                "The shipped tiny model is missing: restore data/tiny_base with git, "
+                "or train it with `python -m course_utils pretrain`."
+            )
+        return str(folder)
+    if course.profile.name == "laptop":
+        from .smollm import ensure_smollm
+
+        return str(ensure_smollm())
+    return course.profile.base_model
+
+
+def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
+    """The tokenizer at `path`, padding on the left (generation needs it), with a pad token."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    tokenizer.padding_side = "left"
+    if tokenizer.pad_token is None:
+        # Models such as Llama-2 ship none. Masks, not token ids, decide what counts here, so
+        # sharing the EOS is safe: the mask of a response keeps its own EOS.
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_model(path: str | Path, course: Course) -> PreTrainedModel:
+    """A causal language model on the course's device, in evaluation mode."""
+    from transformers import AutoModelForCausalLM
+
+    options: dict[str, Any] = {"dtype": course.torch_dtype}
+    if course.profile.load_in_4bit:
+        from transformers import BitsAndBytesConfig
+
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=course.torch_dtype,
+        )
+    model = AutoModelForCausalLM.from_pretrained(path, **options)
+    if not course.profile.load_in_4bit:  # bitsandbytes has placed it already
+        model = model.to(course.device)
+    return model.eval()
+
+
+def load_base(course: Course) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Model and tokenizer before any alignment."""
+    path = base_path(course)
+    return load_model(path, course), load_tokenizer(path)
+
+
+def load(path: str | Path, course: Course) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Model and tokenizer of a trained run (see `runs.ensure`).
+
+    A run saved as a LoRA adapter is put onto its base model.
+    """
+    folder = Path(path)
+    if (folder / "adapter_config.json").is_file():
+        from peft import PeftModel
+
+        base = load_model(base_path(course), course)
+        return PeftModel.from_pretrained(base, folder).eval(), load_tokenizer(folder)
+    return load_model(folder, course), load_tokenizer(folder)
+
+
+def lora_config(rank: int) -> Any:
+    """LoRA (Hu et al. 2021, arXiv 2106.09685) on every linear layer, scale alpha/r = 2."""
+    from peft import LoraConfig, TaskType
+
+    return LoraConfig(
+        r=rank,
+        lora_alpha=2 * rank,
+        lora_dropout=0.0,
+        target_modules="all-linear",
+        task_type=TaskType.CAUSAL_LM,
+    )
+
+
+def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write a model (or its adapter) and its tokenizer."""
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def count_parameters(model: torch.nn.Module, trainable: bool = False) -> int:
+    """All parameters, or those that training changes. Shared weights count once."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad or not trainable)

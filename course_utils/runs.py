@@ -1,0 +1,239 @@
+"""Trained models, kept on disk: `ensure("sft", course)` gives a folder, training it if it must.
+
+A run is named by its recipe (settings, seed, data, and the recipes of the runs it builds on), so a
+changed recipe is a new run. A folder appears under its name only when it is complete; a manifest
+with hashes is checked before anybody loads it; a lock keeps two kernels from training the same run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import CourseError, unknown_name
+from .paths import runs_dir
+
+if TYPE_CHECKING:
+    from ._setup import Course
+
+HELP = "train a stage of the pipeline and keep it"
+MANIFEST = "run.json"
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One trained model of the pipeline.
+
+    Attributes:
+        name: what `ensure` is asked for.
+        says: one line told to the learner before training.
+        recipe: everything that changes the result, as plain data.
+        train: writes the model into the folder it is given.
+        needs: stages this one starts from; their recipes belong to this one's.
+    """
+
+    name: str
+    says: str
+    recipe: Callable[[Course], dict[str, Any]]
+    train: Callable[[Course, Path, int, Progress], None]
+    needs: tuple[str, ...] = ()
+
+
+STAGES: dict[str, Stage] = {}
+
+
+def register(stage: Stage) -> Stage:
+    """Add a stage to those that `ensure` knows."""
+    STAGES[stage.name] = stage
+    return stage
+
+
+def get_stage(name: str) -> Stage:
+    if name not in STAGES:
+        raise unknown_name("stage", name, sorted(STAGES))
+    return STAGES[name]
+
+
+def recipe(name: str, course: Course, seed: int) -> dict[str, Any]:
+    """The whole recipe of a run, with those it builds on."""
+    stage = get_stage(name)
+    return {
+        "stage": name,
+        "profile": course.profile.name,
+        "size": course.size,
+        "seed": seed,
+        "settings": stage.recipe(course),
+        "needs": {need: recipe(need, course, seed) for need in stage.needs},
+    }
+
+
+def run_path(name: str, course: Course, seed: int = 0) -> Path:
+    """Where the run stands, or would stand."""
+    text = json.dumps(recipe(name, course, seed), sort_keys=True)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:10]
+    return runs_dir() / course.profile.name / f"{name}-seed{seed}-{digest}"
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def is_complete(folder: Path) -> bool:
+    """True when every file the manifest names is there, byte for byte."""
+    try:
+        files = json.loads((folder / MANIFEST).read_text())["files"]
+        return all(file_hash(folder / name) == digest for name, digest in files.items())
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def ensure(name: str, course: Course, seed: int = 0) -> Path:
+    """Folder of the trained stage `name`; trains it, and what it needs, when it is missing.
+
+    Raises:
+        CourseError: unknown stage, or no room on the disk. Nothing half-written is left that a
+            later call would take for a model.
+    """
+    from filelock import FileLock
+
+    stage = get_stage(name)
+    folder = run_path(name, course, seed)
+    if is_complete(folder):
+        return folder
+    for need in stage.needs:
+        ensure(need, course, seed)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_suffix(".lock")):
+            if not is_complete(folder):  # another kernel may have trained it while we waited
+                _train_into(stage, course, seed, folder)
+    except OSError as error:
+        raise CourseError(
+            f"Could not write the run {folder.name}: {error.strerror or error}. "
+            "Free some disk space, or set COURSE_RUNS to another folder."
+        ) from error
+    return folder
+
+
+def _train_into(stage: Stage, course: Course, seed: int, folder: Path) -> None:
+    print(f"Training {stage.name} (seed {seed}): {stage.says}")
+    began = time.time()
+    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        with _bar(stage.name) as progress:
+            stage.train(course, scratch, seed, progress)
+        seconds = time.time() - began
+        _write_manifest(
+            scratch,
+            {
+                "recipe": recipe(stage.name, course, seed),
+                "versions": course.versions,
+                "seconds": round(seconds, 1),
+            },
+        )
+        shutil.rmtree(folder, ignore_errors=True)  # an incomplete folder of the same name
+        os.replace(scratch, folder)
+    except BaseException:  # Ctrl-C included: the scratch folder must not stay
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
+    print(f"{stage.name} is ready after {seconds:.0f} s.")
+
+
+def _write_manifest(folder: Path, record: dict[str, Any]) -> None:
+    files = {
+        str(p.relative_to(folder)): file_hash(p) for p in sorted(folder.rglob("*")) if p.is_file()
+    }
+    folder.chmod(0o755)  # mkdtemp makes it private
+    (folder / MANIFEST).write_text(json.dumps({**record, "files": files}, indent=1) + "\n")
+
+
+@contextmanager
+def _bar(name: str) -> Iterator[Progress]:
+    from tqdm.auto import tqdm
+
+    with tqdm(desc=name, unit="step", leave=False, mininterval=1) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield progress
+
+
+def history(folder: Path) -> list[dict[str, float]]:
+    """The loss history a stage left beside its model."""
+    rows: list[dict[str, float]] = json.loads((folder / "history.json").read_text())
+    return rows
+
+
+def _sft_recipe(course: Course) -> dict[str, Any]:
+    from .sft import SFTSettings
+
+    return {
+        **asdict(SFTSettings.of(course)),
+        "base": base_fingerprint(course),
+        "data": data_fingerprint(course),
+    }
+
+
+def base_fingerprint(course: Course) -> str:
+    """Which base model: the hash of the shipped weights, or the hub id."""
+    from .paths import data_dir
+
+    weights = data_dir() / "tiny_base" / "model.safetensors"
+    if course.profile.base_model == "tiny" and weights.is_file():
+        return file_hash(weights)[:16]
+    return course.profile.base_model
+
+
+def data_fingerprint(course: Course) -> str:
+    """Which instruction data: the hash of the shipped file, or the hub id."""
+    from .paths import data_dir
+
+    names = {"world": "world/instructions_train.jsonl", "english": "english/instructions.jsonl"}
+    source = course.profile.instructions
+    return file_hash(data_dir() / names[source])[:16] if source in names else source
+
+
+def _train_sft(course: Course, out: Path, seed: int, progress: Progress) -> None:
+    from . import data, models, sft
+
+    model, tokenizer = models.load_base(course)
+    rows = data.load_instructions(course, "train")
+    _, losses = sft.train(course, model, tokenizer, rows, seed=seed, out=out, on_step=progress)
+    (out / "history.json").write_text(json.dumps(losses) + "\n")
+
+
+register(Stage("sft", "fine-tuning the base model on instruction data", _sft_recipe, _train_sft))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("stage", nargs="?", help="which stage; none lists them")
+    parser.add_argument("--profile", default=None)
+    parser.add_argument("--seed", type=int, default=0)
+
+
+def main(args: argparse.Namespace) -> int:
+    if args.stage is None:
+        for stage in STAGES.values():
+            print(f"{stage.name:12} {stage.says}")
+        return 0
+    get_stage(args.stage)  # say so before anything heavy is loaded
+    from ._setup import setup
+
+    course = setup("train", profile=args.profile, seed=args.seed)
+    print(ensure(args.stage, course, args.seed))
+    return 0

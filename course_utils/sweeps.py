@@ -1,0 +1,136 @@
+"""Experiments too long for a chapter: ``python -m course_utils sweep NAME`` records them as data.
+
+A record is a JSON-lines file under ``data/records/``: a first line with the configuration, the
+versions and the date, then one line per run. The chapter loads it, says so, and runs one slice of
+it again, which a test compares with the record.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import CourseError, unknown_name
+from .paths import data_dir
+
+if TYPE_CHECKING:
+    from ._setup import Course
+
+HELP = "record a long experiment as data"
+SEEDS = (0, 1, 2)
+
+
+def record_path(name: str) -> Path:
+    return data_dir() / "records" / f"{name}.jsonl"
+
+
+def load_record(name: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """(header, runs) of a recorded sweep."""
+    from .data import read_jsonl
+
+    if name not in SWEEPS:
+        raise unknown_name("sweep", name, sorted(SWEEPS))
+    if not record_path(name).is_file():
+        raise CourseError(
+            f"There is no record of {name}: run `python -m course_utils sweep {name}`."
+        )
+    header, *runs = read_jsonl(record_path(name))
+    return header, runs
+
+
+def sft_row(course: Course, variant: str, seed: int) -> dict[str, Any]:
+    """Train one SFT variant (``base``, ``full`` or ``lora``) and score it on the test prompts.
+
+    `values` holds gold per prompt, in the order of the test file, so that runs can be paired.
+    """
+    from dataclasses import replace
+
+    from . import data, evaluation, models, sft
+
+    model, tokenizer = models.load_base(course)
+    if variant != "base":
+        settings = replace(sft.SFTSettings.of(course), adapter=variant)
+        if variant == "lora":  # adapters have few weights and want a larger step
+            settings = replace(settings, learning_rate=3 * settings.learning_rate)
+        model, _ = sft.train(
+            course, model, tokenizer, data.load_instructions(course), settings, seed=seed
+        )
+    result = evaluation.evaluate(
+        course, model, tokenizer, data.load_prompts(course, "test"), seed=seed
+    )
+    red = evaluation.evaluate(
+        course, model, tokenizer, data.load_prompts(course, "red_team"), seed=seed
+    )
+    return {
+        "variant": variant,
+        "seed": seed,
+        "mean": round(result.mean, 4),
+        "values": [round(float(v), 3) for v in result.values],
+        "complies": round(result.rate("complies"), 4),
+        "harmful": round(red.rate("harmful"), 4),
+    }
+
+
+def _sft_sweep(course: Course) -> Iterator[dict[str, Any]]:
+    for variant in ("base", "full", "lora"):
+        for seed in SEEDS:
+            yield sft_row(course, variant, seed)
+
+
+def _sft_config(course: Course) -> dict[str, Any]:
+    from .sft import SFTSettings
+
+    return {"settings": asdict(SFTSettings.of(course)), "seeds": SEEDS, "prompts": "test"}
+
+
+Sweep = tuple[Callable[["Course"], dict[str, Any]], Callable[["Course"], Iterator[dict[str, Any]]]]
+SWEEPS: dict[str, Sweep] = {"sft": (_sft_config, _sft_sweep)}
+
+
+def run_sweep(name: str, course: Course) -> Path:
+    """Run a sweep and replace its record; an interrupted sweep leaves the old record alone."""
+    from tqdm.auto import tqdm
+
+    from .runs import base_fingerprint, data_fingerprint
+
+    config, rows = SWEEPS[name]
+    header = {
+        "sweep": name,
+        "profile": course.profile.name,
+        "config": config(course),
+        "base": base_fingerprint(course),
+        "data": data_fingerprint(course),
+        "versions": course.versions,
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+    }
+    lines = [json.dumps(header)]
+    for row in tqdm(rows(course), desc=f"sweep {name}", unit="run"):
+        lines.append(json.dumps(row))
+    path = record_path(name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_suffix(".tmp")
+    scratch.write_text("\n".join(lines) + "\n")
+    os.replace(scratch, path)
+    return path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", nargs="?", help="which sweep; none lists them")
+
+
+def main(args: argparse.Namespace) -> int:
+    if args.name is None:
+        print("\n".join(SWEEPS))
+        return 0
+    if args.name not in SWEEPS:
+        raise unknown_name("sweep", args.name, sorted(SWEEPS))
+    from ._setup import setup
+
+    print(run_sweep(args.name, setup("sweep", profile="tiny")))
+    return 0

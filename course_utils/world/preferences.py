@@ -1,0 +1,131 @@
+"""Preference pairs labelled by simulated annotators whose habits are known.
+
+An annotator prefers A with probability sigmoid(noise-scaled utility difference), the Bradley–Terry
+choice model, where utility = gold quality as this annotator sees it + a liking for long and for
+cheerful answers. Three of five annotators label each pair; the majority gives chosen and rejected.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import dataclass, replace
+from typing import Any
+
+from .answers import Recipe, write_answer
+from .cases import Case
+from .facts import World
+from .gold import Gold, score
+
+LABELS_PER_PAIR = 3
+
+
+@dataclass(frozen=True)
+class Annotator:
+    """How a simulated annotator judges.
+
+    Attributes:
+        name: stands in the data.
+        sharpness: how strongly a difference in utility decides; small means noisy.
+        per_ten_words: liking for ten more words.
+        per_cheer: liking for one more cheerful phrase.
+        checks_facts: 1 notices every false fact, 0 none.
+    """
+
+    name: str
+    sharpness: float
+    per_ten_words: float
+    per_cheer: float
+    checks_facts: float
+
+    def utility(self, gold: Gold) -> float:
+        """What this annotator thinks an answer is worth (the gold length and cheer rules are not felt)."""
+        quality = gold.helpful + gold.harmless + gold.clear + self.checks_facts * gold.honest
+        manners = -1.0 * min(2, gold.reading.rude)
+        liking = self.per_ten_words * gold.reading.words / 10 + self.per_cheer * gold.reading.cheers
+        return quality + manners + liking
+
+    def prefers_first(self, a: Gold, b: Gold, rng: random.Random) -> tuple[bool, float]:
+        """(does A win, probability that it does)."""
+        p = 1.0 / (1.0 + math.exp(-self.sharpness * (self.utility(a) - self.utility(b))))
+        return rng.random() < p, p
+
+
+ANNOTATORS = (
+    Annotator("ana", sharpness=2.0, per_ten_words=0.2, per_cheer=0.3, checks_facts=1.0),
+    Annotator("bo", sharpness=1.5, per_ten_words=0.5, per_cheer=0.5, checks_facts=0.8),
+    Annotator("cy", sharpness=1.0, per_ten_words=0.7, per_cheer=0.9, checks_facts=0.6),
+    Annotator("dee", sharpness=1.5, per_ten_words=0.4, per_cheer=0.7, checks_facts=0.9),
+    Annotator("eli", sharpness=0.6, per_ten_words=0.6, per_cheer=0.6, checks_facts=0.5),
+)
+# Someone without bias or noise, for the control experiments.
+CLEAN = Annotator("clean", sharpness=50.0, per_ten_words=0.0, per_cheer=0.0, checks_facts=1.0)
+
+
+def answer_recipe(rng: random.Random, task: str) -> Recipe:
+    """An answer as it might come from some model: anything from excellent to bad."""
+    asked_only = task in ("attribute", "alarming")
+    recipe = Recipe(
+        facts=rng.choice((0, 0, 1, 2)) if asked_only else rng.choice((1, 1, 2, 3, 3)),
+        careful=rng.random() < 0.6,
+        cheers=rng.choices((0, 1, 2, 3), weights=(6, 2, 1, 1))[0],
+        padding=rng.choices((0, 1, 2), weights=(8, 2, 1))[0],
+        flavour=rng.random() < 0.25,
+        wrong=int(rng.random() < 0.3),
+    )
+    if rng.random() < 0.1:
+        recipe = replace(recipe, rude=True, cheers=0)
+    if rng.random() < 0.04:
+        recipe = replace(recipe, refuse=True)
+    return recipe
+
+
+def two_answers(case: Case, world: World, rng: random.Random) -> tuple[str, str]:
+    """Two different answers to the same case."""
+    for _ in range(50):
+        a, b = (write_answer(case, world, answer_recipe(rng, case.task), rng) for _ in range(2))
+        if a != b:
+            return a, b
+    raise RuntimeError(f"no two different answers for {case.instruction!r}")
+
+
+def label_pair(
+    case: Case, a: str, b: str, annotators: tuple[Annotator, ...], world: World, rng: random.Random
+) -> dict[str, Any]:
+    """One row: the majority's chosen and rejected, every vote, and gold for measuring.
+
+    `votes` holds, per annotator, 1 for a vote for `chosen` and 0 for `rejected`.
+    """
+    gold_a, gold_b = score(case, a, world), score(case, b, world)
+    votes = {n.name: n.prefers_first(gold_a, gold_b, rng)[0] for n in annotators}
+    first = 2 * sum(votes.values()) > len(votes)
+    chosen, rejected = (a, b) if first else (b, a)
+    gold_chosen, gold_rejected = (gold_a, gold_b) if first else (gold_b, gold_a)
+    return {
+        "case_id": case.case_id,
+        "instruction": case.instruction,
+        "context": case.context,
+        "chosen": chosen,
+        "rejected": rejected,
+        "votes": {name: int(vote == first) for name, vote in votes.items()},
+        "gold_chosen": round(gold_chosen.total, 3),
+        "gold_rejected": round(gold_rejected.total, 3),
+    }
+
+
+def make_preferences(
+    cases: list[Case],
+    world: World,
+    seed: int,
+    count: int,
+    annotators: tuple[Annotator, ...] = ANNOTATORS,
+) -> list[dict[str, Any]]:
+    """`count` labelled pairs over `cases` (each used as often as needed)."""
+    rng = random.Random(f"{seed}-preferences")
+    rows = []
+    for i in range(count):
+        case = cases[i % len(cases)]
+        a, b = two_answers(case, world, rng)
+        chosen = tuple(rng.sample(annotators, min(LABELS_PER_PAIR, len(annotators))))
+        rows.append(label_pair(case, a, b, chosen, world, rng))
+    return rows
