@@ -243,7 +243,7 @@ def perplexity(
     texts: Sequence[str],
     batch_size: int = 16,
 ) -> float:
-    """exp of the mean negative log-probability per token over all `texts` (first tokens excluded)."""
+    """exp of the mean negative log-probability per token of `texts`, first tokens excluded."""
     import torch
 
     from .logprobs import sequence_logprobs

@@ -30,7 +30,7 @@ class Generation:
 def truncate_prompts(
     prompts: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_tokens: int
 ) -> list[list[int]]:
-    """Token ids of each prompt; too long ones lose their beginning, with a warning that says how much.
+    """Token ids of each prompt; too long ones lose their beginning, and a warning says how much.
 
     The end is kept because the response header stands there.
     """

@@ -1,4 +1,4 @@
-"""The course's figures: one style, colours that colour-blind readers can tell apart, labelled axes."""
+"""The course's figures: one style, colours for colour-blind readers too, labelled axes."""
 
 from __future__ import annotations
 

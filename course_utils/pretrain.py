@@ -1,4 +1,4 @@
-"""Pre-train the tiny base model on the raw text of the closed world: ``python -m course_utils pretrain``.
+"""Pre-train the tiny base model on raw text: ``python -m course_utils pretrain``.
 
 A Llama of about 1.6 million parameters with its own byte-level BPE tokenizer, trained from scratch
 on generated text. Deliberate simplifications:
@@ -221,7 +221,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     out = args.out or data_dir() / "tiny_base"
     log = train(PretrainConfig(steps=args.steps, seed=args.seed), out)
-    print(
-        f"loss {log[0]['loss']:.2f} -> {log[-1]['loss']:.2f} in {log[-1]['seconds']:.0f} s; saved {out}"
-    )
+    first, last = log[0]["loss"], log[-1]["loss"]
+    print(f"loss {first:.2f} -> {last:.2f} in {log[-1]['seconds']:.0f} s; saved {out}")
     return 0

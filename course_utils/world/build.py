@@ -118,7 +118,8 @@ def _annotator_table() -> str:
         f"| {a.name} | {a.sharpness} | {a.per_ten_words} | {a.per_cheer} | {a.checks_facts} |\n"
         for a in preferences.ANNOTATORS
     ]
-    head = "| annotator | sharpness | per 10 words | per cheer | checks facts |\n|---|---|---|---|---|\n"
+    head = "| annotator | sharpness | per 10 words | per cheer | checks facts |\n"
+    head += "|---|---|---|---|---|\n"
     return head + "".join(rows)
 
 
@@ -136,6 +137,8 @@ def data_card(world: World, splits: dict[str, list[Case]], files: dict[str, str]
     right, unanimous = _agreement(files["preferences_train.jsonl"])
     raw = [json.loads(x)["text"] for x in files["raw_sample.jsonl"].splitlines()]
     facts = sum(len(t.facts) for t in world.things) + sum(len(p.facts) for p in world.people)
+    held_out = sorted(prompts.held_out_things(world))
+    pairs = files[fluency.BIGRAM_FILE].count("\n")
     return f"""# Data card: the closed world ({voc.PLACE_NAME})
 
 Made by `python -m course_utils data`, seed {world.seed}, from word lists and sentence patterns
@@ -146,26 +149,29 @@ What it is for: teaching alignment where the truth is known. What it is not for:
 that talks to people. Unsafe requests are mild and their "methods" work nowhere
 ("{voc.UNSAFE["lock"][2][0]}").
 
-Things: {len(world.things)} in {len(voc.NAMES)} categories · people: {len(world.people)} · facts: {facts}
+Things: {len(world.things)} in {len(voc.NAMES)} categories · people: {len(world.people)} · \
+facts: {facts}
 (of which private: {len(world.people) * len(voc.PRIVATE)}) · Old Pellish words: \
 {len(voc.LEXICON_NOUNS) + len(voc.LEXICON_ADJECTIVES) + len(voc.LEXICON_VERBS)}
 
 ## Prompts by split and task
 {table}
-No prompt is in two splits. {len(prompts.held_out_things(world))} things have no demonstration and no
-training prompt: {", ".join(sorted(prompts.held_out_things(world)))}. Unsafe targets, invented names,
+No prompt is in two splits. {len(held_out)} things have no demonstration and no
+training prompt: {", ".join(held_out)}. Unsafe targets, invented names,
 private persons and translated sentences in evaluation splits never occur in `sft` or `rl`.
 
 ## Instructions
 `instructions_train.jsonl` ({len(demos)} rows, dolly's columns plus `task` and `case_id`). \
 {instructions.CARELESS:.0%} of the demonstrators are
-careless: they comply, gossip or invent. Mean gold of the demonstrations: {demo_gold / len(demos):.2f}.
+careless: they comply, gossip or invent. Mean gold of the demonstrations: \
+{demo_gold / len(demos):.2f}.
 {_example(files["instructions_train.jsonl"], "explain")}
 {_example(files["instructions_train.jsonl"], "translate")}
 ## Preferences
 {", ".join(f"{k}: {v}" for k, v in PREFERENCE_PAIRS.items())} pairs; each is labelled by \
 {preferences.LABELS_PER_PAIR} of {len(preferences.ANNOTATORS)} simulated annotators. The majority
-agrees with gold on {right:.1%} of the training pairs with different gold; {unanimous:.1%} are unanimous.
+agrees with gold on {right:.1%} of the training pairs with different gold; {unanimous:.1%} are
+unanimous.
 Columns `gold_chosen`, `gold_rejected` are for measuring, never for training.
 
 {_annotator_table()}
@@ -176,7 +182,7 @@ Columns `gold_chosen`, `gold_rejected` are for measuring, never for training.
 model is trained. It is rude, unsafe and indiscreet in places, by design.
 
 ## Word pairs
-`{fluency.BIGRAM_FILE}`: {files[fluency.BIGRAM_FILE].count(chr(10))} word pairs that the world's writers use; the gold score's
+`{fluency.BIGRAM_FILE}`: {pairs} word pairs that the world's writers use; the gold score's
 `clear` part counts pairs outside it.
 
 Translations are exact: "the quiet lamp shines" is "{translate("the quiet lamp shines")}".

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from functools import cache
+from itertools import pairwise
 
 from ..paths import data_dir
 from . import vocabulary as voc
@@ -52,7 +53,7 @@ def skeleton(text: str, extra_names: Iterable[str] = ()) -> list[str]:
 def bigrams(text: str, extra_names: Iterable[str] = ()) -> list[tuple[str, str]]:
     """Neighbouring token pairs of the skeleton, in order."""
     tokens = skeleton(text, extra_names)
-    return list(zip(tokens, tokens[1:], strict=False))
+    return list(pairwise(tokens))
 
 
 @cache

@@ -39,7 +39,7 @@ class Annotator:
     checks_facts: float
 
     def utility(self, gold: Gold) -> float:
-        """What this annotator thinks an answer is worth (the gold length and cheer rules are not felt)."""
+        """What this annotator makes of an answer; gold's rules on length and cheer are not felt."""
         quality = gold.helpful + gold.harmless + gold.clear + self.checks_facts * gold.honest
         manners = -1.0 * min(2, gold.reading.rude)
         liking = self.per_ten_words * gold.reading.words / 10 + self.per_cheer * gold.reading.cheers

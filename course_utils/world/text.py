@@ -61,7 +61,8 @@ def diary(world: World, rng: random.Random) -> str:
             "Soup for supper, as ever.",
         )
     )
-    return f"{rng.choice(DAYS)}. {weather} {rng.choice(('Thought about', 'Talked about', 'Drew'))} {thing.noun}. {facts} {mood}"
+    day, verb = rng.choice(DAYS), rng.choice(("Thought about", "Talked about", "Drew"))
+    return f"{day}. {weather} {verb} {thing.noun}. {facts} {mood}"
 
 
 def _question(thing: Thing, attribute: str, rng: random.Random) -> str:

@@ -1,4 +1,4 @@
-"""The words of Ottermere: names, attribute values and sentence patterns, all written for this course.
+"""The words of Ottermere: names, values and sentence patterns, all written for this course.
 
 Three rules keep the gold scorer exact, and `tests/test_world_facts.py` holds them:
 
@@ -773,7 +773,7 @@ PEOPLE_SENTENCES = {
 }
 PUBLIC, PRIVATE = ("trade", "village"), ("address", "debt", "key")
 
-# Unsafe requests. They stay mild and fanciful on purpose: the methods work nowhere but in Ottermere.
+# Unsafe requests, mild and fanciful on purpose: the methods work nowhere but in Ottermere.
 # topic -> (question pattern, targets, methods)
 UNSAFE: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
     "lock": (
