@@ -27,6 +27,7 @@ from course_utils.profiles import (
     named_profile,
     require_runnable,
 )
+from course_utils.report import set_chapter
 
 if TYPE_CHECKING:
     import torch
@@ -104,6 +105,7 @@ def setup(chapter: str, profile: str | None = None, seed: int = 0) -> Course:
     )
     threads = set_threads(chosen)
     seed_everything(seed)
+    set_chapter(chapter)
     _announce(course, threads, note)
     return course
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -18,6 +18,7 @@ from .world.cases import Case
 from .world.facts import make_world
 
 if TYPE_CHECKING:
+    import torch
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Showcase",
+    "collate",
     "format_instruction",
     "format_prompt",
     "load_instructions",
@@ -64,9 +66,15 @@ def read_jsonl(path: Path, required: Sequence[str] = ()) -> list[dict[str, Any]]
     """
     if not path.is_file():
         raise CourseError(f"There is no file {path.name} in {path.parent.name}/.")
+    raw = path.read_bytes()
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        number = raw.count(b"\n", 0, error.start) + 1
+        raise CourseError(f"{path.name}, line {number}, is not UTF-8 text.") from error
     rows = []
     # Split on \n only: str.splitlines would also break at U+2028 inside a text.
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         try:
@@ -241,8 +249,36 @@ def to_prompt_completion(rows: Dataset) -> Dataset:
 def mask_prompt(
     prompt: str, response: str, tokenizer: PreTrainedTokenizerBase
 ) -> tuple[list[int], list[int]]:
-    """(input_ids, labels) of one example: labels are -100 on the prompt, and the EOS is learnt."""
-    prompt_ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
-    response_ids = tokenizer(response, add_special_tokens=False)["input_ids"]
-    response_ids = [*response_ids, tokenizer.eos_token_id]
-    return [*prompt_ids, *response_ids], [IGNORE] * len(prompt_ids) + response_ids
+    """(input_ids, labels) of one example: labels are -100 on the prompt, and the EOS is learnt.
+
+    Prompt and response are tokenised as one text, as TRL does: some tokenizers (Llama-2's) begin
+    every text with a BOS or a blank, which must not stand between the two.
+    """
+    prompt_ids = tokenizer(prompt)["input_ids"]
+    input_ids = tokenizer(prompt + response + tokenizer.eos_token)["input_ids"]
+    pairs = zip(prompt_ids, input_ids, strict=False)
+    start = next((i for i, (a, b) in enumerate(pairs) if a != b), len(prompt_ids))
+    return input_ids, [IGNORE] * start + input_ids[start:]
+
+
+def collate(
+    rows: Iterable[Mapping[str, str]], tokenizer: PreTrainedTokenizerBase, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(input_ids, labels) of a batch, both (B, T): `mask_prompt` rows, padded on the right.
+
+    On the right no attention mask is needed: a causal model never looks ahead, and labels of -100
+    keep the padding out of the loss.
+    """
+    import torch
+    from torch.nn.utils.rnn import pad_sequence
+
+    examples = [
+        mask_prompt(format_prompt(r["instruction"], r["context"]), r["response"], tokenizer)
+        for r in rows
+    ]
+    input_ids = [torch.tensor(ids) for ids, _ in examples]
+    labels = [torch.tensor(kept) for _, kept in examples]
+    return (
+        pad_sequence(input_ids, True, padding_value=tokenizer.pad_token_id).to(device),
+        pad_sequence(labels, True, padding_value=IGNORE).to(device),
+    )

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from .errors import CourseError
 
 if TYPE_CHECKING:
     import torch
@@ -33,8 +36,15 @@ def truncate_prompts(
     """Token ids of each prompt; too long ones lose their beginning, and a warning says how much.
 
     The end is kept because the response header stands there.
+
+    Raises:
+        CourseError: a prompt without a single token; there is nothing to continue.
     """
     rows = [list(ids) for ids in tokenizer(list(prompts))["input_ids"]]
+    if [] in rows:
+        raise CourseError(
+            f"prompts[{rows.index([])}] is empty: give at least one token to continue."
+        )
     cut = [len(ids) - max_tokens for ids in rows if len(ids) > max_tokens]
     if cut:
         warnings.warn(
@@ -72,8 +82,9 @@ def generate(
     """One response per prompt, in the order given.
 
     Prompts are sorted by length so that a batch pads little. No top-k or top-p: what is sampled is
-    the model's own distribution at `temperature`; 0 decodes greedily. With a seed, the same call
-    gives the same text; None leaves torch's generator alone.
+    the model's own distribution at `temperature`, whatever generation settings it was saved with;
+    0 decodes greedily. With a seed, the same call gives the same text and torch's generator stays
+    as it was; None draws from torch's generator.
     """
     import torch
 
@@ -83,9 +94,11 @@ def generate(
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
     results: dict[int, Generation] = {}
     sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
-    was_training = model.training
-    model.eval()  # dropout off
-    with torch.random.fork_rng(enabled=seed is not None), torch.no_grad():
+    with (
+        _plain_model(model),
+        torch.random.fork_rng(enabled=seed is not None),
+        torch.no_grad(),
+    ):
         if seed is not None:
             torch.manual_seed(seed)
         for start in range(0, len(order), batch_size):
@@ -107,8 +120,27 @@ def generate(
                     indices, _responses(output, batch["input_ids"].shape[1], tokenizer), strict=True
                 )
             )
-    model.train(was_training)
     return [results[i] for i in range(len(rows))]
+
+
+@contextmanager
+def _plain_model(model: PreTrainedModel) -> Iterator[None]:
+    """Dropout off and no saved generation settings, for the time of a `with` block.
+
+    A repetition penalty, say, in a model's generation_config would apply to every call that does
+    not name it: what is sampled would no longer be the distribution that is scored.
+    """
+    from transformers import GenerationConfig
+
+    core = model.get_base_model() if hasattr(model, "get_base_model") else model  # under an adapter
+    training, settings = model.training, core.generation_config
+    model.eval()
+    core.generation_config = GenerationConfig()
+    try:
+        yield
+    finally:
+        core.generation_config = settings
+        model.train(training)
 
 
 def _left_pad(

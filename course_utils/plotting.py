@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -61,6 +62,26 @@ def axes(width: float = 7.0, height: float = 3.6) -> Axes:
     return ax
 
 
+def colours(names: Iterable[str]) -> list[str]:
+    """A colour for each name: its policy's own if it begins with one, else the next free one.
+
+    No colour is given twice while the palette lasts.
+    """
+    own = {name: COLOURS.get(name.split(" ")[0].lower()) for name in names}
+    taken: set[str] = set()
+    given: dict[str, str] = {}
+    for name, colour in own.items():
+        if colour and colour not in taken:
+            given[name] = colour
+            taken.add(colour)
+    free = [c for c in CYCLE if c not in taken]
+    rest = cycle(CYCLE)
+    for name in own:
+        if name not in given:
+            given[name] = free.pop(0) if free else next(rest)
+    return [given[name] for name in own]
+
+
 def smooth(values: Sequence[float], weight: float = 0.8) -> list[float]:
     """Exponential moving average, corrected for its start."""
     out: list[float] = []
@@ -85,7 +106,8 @@ def learning_curve(
     `floor` draws a dashed reference line with its name.
     """
     ax = axes()
-    for (name, rows), colour in zip(histories.items(), CYCLE, strict=False):
+    # More histories than colours: the colours come round again, no line is left out.
+    for (name, rows), colour in zip(histories.items(), cycle(CYCLE), strict=False):
         steps, values = [r["step"] for r in rows], [r[key] for r in rows]
         ax.plot(steps, values, color=colour, alpha=0.25)
         ax.plot(steps, smooth(values), color=colour, label=name, linewidth=2)
@@ -108,9 +130,8 @@ def bars(
     """One bar per name with its 95% interval, the number written beside it."""
     ax = axes()
     ax.grid(axis="x", visible=False)
-    for i, (name, value) in enumerate(values.items()):
+    for i, ((name, value), colour) in enumerate(zip(values.items(), colours(values), strict=True)):
         low, high = intervals[name]
-        colour = COLOURS.get(name.split()[0].lower(), CYCLE[i % len(CYCLE)])
         ax.bar(i, value, color=colour, width=0.6)
         ax.errorbar(
             i,
@@ -149,9 +170,8 @@ def grouped_bars(groups: Mapping[str, Mapping[str, float]], *, title: str, ylabe
     ax.grid(axis="x", visible=False)
     keys = list(next(iter(groups.values())))
     width = 0.8 / len(groups)
-    for i, (name, values) in enumerate(groups.items()):
+    for i, ((name, values), colour) in enumerate(zip(groups.items(), colours(groups), strict=True)):
         positions = [k - 0.4 + width * (i + 0.5) for k in range(len(keys))]
-        colour = COLOURS.get(name.split()[0].lower(), CYCLE[i % len(CYCLE)])
         ax.bar(positions, [values[k] for k in keys], width=width, label=name, color=colour)
     ax.axhline(0, color=COLOURS["text"], linewidth=0.8)
     long = max(map(len, keys)) > 8 and len(keys) > 6

@@ -195,18 +195,22 @@ def _save(
     out.parent.mkdir(parents=True, exist_ok=True)
     tmp = Path(tempfile.mkdtemp(dir=out.parent))
     model.generation_config.update(do_sample=True, temperature=1.0, top_k=0, top_p=1.0)
-    model.save_pretrained(tmp)
-    tokenizer.save_pretrained(tmp)
     record = {
         "config": asdict(config),
         "versions": versions(),
         "parameters": sum(p.numel() for p in model.parameters()),
         "log": log,
     }
-    (tmp / "training_log.json").write_text(json.dumps(record, indent=1) + "\n")
-    if out.exists():
-        shutil.rmtree(out)
-    os.replace(tmp, out)
+    try:
+        model.save_pretrained(tmp)
+        tokenizer.save_pretrained(tmp)
+        (tmp / "training_log.json").write_text(json.dumps(record, indent=1) + "\n")
+        if out.exists():
+            shutil.rmtree(out)
+        os.replace(tmp, out)
+    except BaseException:  # Ctrl-C included: nothing half-written beside the shipped model
+        shutil.rmtree(tmp, ignore_errors=True)
+        raise
     out.chmod(0o755)
 
 

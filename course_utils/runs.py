@@ -8,9 +8,11 @@ with hashes is checked before anybody loads it; a lock keeps two kernels from tr
 from __future__ import annotations
 
 import argparse
+import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 
 HELP = "train a stage of the pipeline and keep it"
 MANIFEST = "run.json"
+# What the reader can mend with room or another folder; other errors pass as they are.
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.ENOTDIR)
 Progress = Callable[[int, int], None]
 
 
@@ -95,8 +99,10 @@ def is_complete(folder: Path) -> bool:
     """True when every file the manifest names is there, byte for byte."""
     try:
         files = json.loads((folder / MANIFEST).read_text())["files"]
-        return all(file_hash(folder / name) == digest for name, digest in files.items())
-    except (OSError, ValueError, KeyError):
+        return bool(files) and all(
+            file_hash(folder / name) == digest for name, digest in files.items()
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # whatever a torn file holds
         return False
 
 
@@ -119,13 +125,32 @@ def ensure(name: str, course: Course, seed: int = 0) -> Path:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_suffix(".lock")):
             if not is_complete(folder):  # another kernel may have trained it while we waited
+                _sweep_scratch(folder)
                 _train_into(stage, course, seed, folder)
-    except OSError as error:
+    except Exception as error:
+        problem = _disk_problem(error)
+        if problem is None:
+            raise
         raise CourseError(
-            f"Could not write the run {folder.name}: {error.strerror or error}. "
+            f"Could not write the run {folder.name}: {problem}. "
             "Free some disk space, or set COURSE_RUNS to another folder."
         ) from error
     return folder
+
+
+def _disk_problem(error: Exception) -> str | None:
+    """What is wrong with the disk, or None when the error is about something else."""
+    number = error.errno if isinstance(error, OSError) else None
+    # safetensors and tokenizers are written in Rust, whose errors are no OSErrors.
+    if number is None and (found := re.search(r"\(os error (\d+)\)", str(error))):
+        number = int(found[1])
+    return os.strerror(number) if number in DISK_ERRORS else None
+
+
+def _sweep_scratch(folder: Path) -> None:
+    """Remove what a killed process left. Only the holder of the run's lock may do so."""
+    for left in folder.parent.glob(f".{folder.name}-*"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def _train_into(stage: Stage, course: Course, seed: int, folder: Path) -> None:

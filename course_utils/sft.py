@@ -78,9 +78,9 @@ def training_arguments(course: Course, settings: SFTSettings, out: str, seed: in
         completion_only_loss=True,
         bf16=course.dtype == "bfloat16",
         fp16=course.dtype == "float16",
-        train_sampling_strategy="group_by_length",  # neighbours of one length pad little
         activation_checkpointing=course.profile.gradient_checkpointing,
         logging_steps=5,
+        logging_first_step=True,  # so that the shortest run has a history, too
         save_strategy="no",
         report_to="none",
         disable_tqdm=True,
@@ -139,6 +139,7 @@ def train(
         on_step: called with (steps done, steps in all), for a progress bar.
     """
     settings = settings or SFTSettings.of(course)
+    own_forward = vars(model).get("forward")
     with TemporaryDirectory() as scratch:
         trainer = make_trainer(
             course,
@@ -156,10 +157,19 @@ def train(
         for r in trainer.state.log_history
         if "loss" in r
     ]
-    trained = trainer.accelerator.unwrap_model(trainer.model).eval()
+    trained = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False).eval()
+    _restore_forward(model, own_forward)
     if out is not None:
         models.save(trained, tokenizer, out)
     return trained, history
+
+
+def _restore_forward(model: PreTrainedModel, own: Callable[..., Any] | None) -> None:
+    """Undo TRL's patch of `forward`: deep copies of a patched model compute with the original."""
+    if own is None:
+        vars(model).pop("forward", None)
+    else:
+        vars(model)["forward"] = own
 
 
 def _step_callback(on_step: Callable[[int, int], None]) -> TrainerCallback:

@@ -99,6 +99,8 @@ def run_sweep(name: str, course: Course) -> Path:
 
     from .runs import base_fingerprint, data_fingerprint
 
+    if name not in SWEEPS:
+        raise unknown_name("sweep", name, sorted(SWEEPS))
     config, rows = SWEEPS[name]
     header = {
         "sweep": name,

@@ -211,7 +211,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     folder = args.out or data_dir() / "world"
-    if not args.check:
+    if not args.check and args.out is None:
         # The scorer reads the word pairs from disk: they come first.
         world = make_world()
         write_files(

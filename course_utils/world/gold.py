@@ -77,6 +77,8 @@ def _mentions(names: tuple[str, ...], category: str) -> re.Pattern[str]:
     values = {v for attribute in voc.VALUES.get(category, {}).values() for v in attribute}
     others = set(voc.NAMES.get(category, ()))
     phrases = sorted({*names, *values, *others}, key=len, reverse=True)
+    if not phrases:  # an empty alternative would match everywhere
+        return re.compile(r"(?!)")
     return re.compile(r"\b(" + "|".join(re.escape(p.lower()) for p in phrases) + r")\b")
 
 

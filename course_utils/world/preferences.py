@@ -47,7 +47,8 @@ class Annotator:
 
     def prefers_first(self, a: Gold, b: Gold, rng: random.Random) -> tuple[bool, float]:
         """(does A win, probability that it does)."""
-        p = 1.0 / (1.0 + math.exp(-self.sharpness * (self.utility(a) - self.utility(b))))
+        logit = self.sharpness * (self.utility(a) - self.utility(b))
+        p = 1.0 / (1.0 + math.exp(min(-logit, 700.0)))  # exp(710) is more than a float holds
         return rng.random() < p, p
 
 

@@ -79,8 +79,8 @@ print(f"{harmful} of {len(red_team)}; 95% interval {low:.0%} to {high:.0%}")
 print(data.prompt_of(prompts[0]))
 
 # %% [markdown]
-# A response **complies with the format** when it is one reply to what was asked and the model ends it by
-# itself. (An end-of-sequence token, **EOS**, is how a model says "done".)
+# A response **complies with the format** when it is one paragraph, with no heading, speaker or list of
+# questions after it, and the model ends it by itself. Whether it is any good is another question. (An end-of-sequence token, **EOS**, is how a model says "done".)
 
 # %%
 followed = evaluation.evaluate(course, model, tokenizer, prompts)

@@ -16,8 +16,7 @@ course = setup("02_sft")
 # ## The data
 # **Supervised fine-tuning** (SFT) is the same next-token prediction as before, on better text:
 # demonstrations of an instruction followed by a good response. A row has the columns of the data set
-# dolly (databricks-dolly-15k): `instruction`, `context` (often empty), `response`, `category`. Other sets call the
-# context `input` and the response `output`.
+# dolly (databricks-dolly-15k): `instruction`, `context` (often empty), `response`, `category`.
 
 # %%
 from course_utils import data, plotting
@@ -31,6 +30,18 @@ print(
 first = next(r for r in rows if not r["context"])
 with_context = next(r for r in rows if r["context"])
 plotting.side_by_side([first, with_context])
+
+# %% [markdown]
+# Other sets, Alpaca's for one, call the same things `instruction`, `input` and `output`. Renaming is all it takes:
+
+# %%
+from datasets import Dataset
+
+alpaca_style = [
+    {"instruction": "Write one line about spring.", "input": "", "output": "The ice lets go."},
+    {"instruction": "Translate into French.", "input": "Good evening.", "output": "Bonsoir."},
+]
+Dataset.from_list(alpaca_style).rename_columns({"input": "context", "output": "response"})[1]
 
 # %% [markdown]
 # ## The template
@@ -146,10 +157,10 @@ from course_utils import logprobs
 by_hand = torch.tensor([[[0.5, 0.25, 0.25], [0.5, 0.25, 0.25], [1.0, 1.0, 1.0]]]).log()
 print(f"{logprobs.sft_loss(by_hand, torch.tensor([[-100, 0, 1]])).item():.4f} by hand 1.0397")
 
-batch = torch.tensor([input_ids], device=model.device), torch.tensor([labels], device=model.device)
+input_ids, labels = data.collate([first, with_context], tokenizer, model.device)
 with torch.no_grad():
-    output = model(input_ids=batch[0], labels=batch[1])
-ours = logprobs.sft_loss(output.logits, batch[1]).item()
+    output = model(input_ids=input_ids, labels=labels)
+ours = logprobs.sft_loss(output.logits, labels).item()
 print(f"ours {ours:.4f}, transformers {output.loss.item():.4f}")
 assert math.isclose(ours, output.loss.item(), rel_tol=1e-2 if course.dtype != "float32" else 1e-4)
 
@@ -161,22 +172,13 @@ assert math.isclose(ours, output.loss.item(), rel_tol=1e-2 if course.dtype != "f
 from copy import deepcopy
 
 student = deepcopy(model).float().train()
-optimiser = torch.optim.AdamW(student.parameters(), lr=course.profile.sft_learning_rate / 2)
+rate = 5e-4 if course.profile.name == "tiny" else 2e-5  # large models take small steps
+optimiser = torch.optim.AdamW(student.parameters(), lr=rate)
 losses = []
 for step in range(course.pick(full=8, small=3)):
-    size = min(8, course.profile.batch_size)
-    texts = [
-        data.mask_prompt(
-            data.format_prompt(r["instruction"], r["context"]), r["response"], tokenizer
-        )
-        for r in rows.select(range(step * size, (step + 1) * size))
-    ]
-    length = max(len(ids) for ids, _ in texts)
-    ids = torch.tensor([i + [tokenizer.pad_token_id] * (length - len(i)) for i, _ in texts])
-    kept = torch.tensor([l + [-100] * (length - len(l)) for _, l in texts])
-    loss = logprobs.sft_loss(
-        student(input_ids=ids.to(student.device)).logits, kept.to(student.device)
-    )
+    batch = rows.select(range(4 * step, 4 * step + 4))
+    input_ids, labels = data.collate(batch, tokenizer, student.device)
+    loss = logprobs.sft_loss(student(input_ids=input_ids).logits, labels)
     optimiser.zero_grad()
     loss.backward()
     optimiser.step()
@@ -361,18 +363,18 @@ del fresh, adapted
 # here stands in the record above: *full minus LoRA*, with its interval.
 #
 # ## Then and now
-# Older material on TRL no longer runs as printed. Each line of this table is executed by a test.
+# Older material on TRL mostly no longer runs as printed. Each line of this table is executed by a test.
 #
-# | then | now |
-# |---|---|
-# | `TrainingArguments(...)` for `SFTTrainer` | `SFTConfig(...)` |
-# | `SFTTrainer(tokenizer=tok)` | `SFTTrainer(processing_class=tok)` |
-# | `SFTTrainer(max_seq_length=1024)` | `SFTConfig(max_length=1024)` |
-# | `SFTTrainer(packing=True)` | `SFTConfig(packing=True)` |
-# | `DataCollatorForCompletionOnlyLM("### Response:")` | columns `prompt` and `completion`, or `SFTConfig(completion_only_loss=True)` |
-# | `warmup_ratio=0.03` | `warmup_steps=0.03` (below 1 it is a share) |
-# | `from_pretrained(..., torch_dtype=...)` | `from_pretrained(..., dtype=...)` |
-# | `gradient_checkpointing=True` | `activation_checkpointing=True` |
+# | then | what becomes of it | now |
+# |---|---|---|
+# | `TrainingArguments(...)` for `SFTTrainer` | converted, but has no place for SFT's own settings, such as `max_length` | `SFTConfig(...)` |
+# | `SFTTrainer(tokenizer=tok)` | `TypeError` | `SFTTrainer(processing_class=tok)` |
+# | `SFTTrainer(max_seq_length=1024)` | `TypeError` | `SFTConfig(max_length=1024)` |
+# | `SFTTrainer(packing=True)` | `TypeError` | `SFTConfig(packing=True)` |
+# | `DataCollatorForCompletionOnlyLM("### Response:")` | `ImportError` | columns `prompt` and `completion`, with `SFTConfig(completion_only_loss=True)` (the default for them) |
+# | `warmup_ratio=0.03` | `TypeError` | `warmup_steps=0.03` (below 1 it is a share) |
+# | `from_pretrained(..., torch_dtype=...)` | works, with a warning | `from_pretrained(..., dtype=...)` |
+# | `gradient_checkpointing=True` | works, with a warning | `activation_checkpointing=True` |
 #
 # **Packing**, in the table above, puts several examples into one row so that no place is wasted on padding.
 # It saves time when examples are short and of mixed length.
