@@ -210,7 +210,7 @@ def showcase(course: Course) -> Showcase:
     if course.profile.instructions == "world":
         heron = make_world().thing("bell heron")
         return Showcase(
-            "The bell heron lives in",
+            "The bell heron",
             f"The bell heron lives in {heron.facts['home']}.",
             "Where does the bell heron live?",
         )

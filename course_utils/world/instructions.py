@@ -16,7 +16,7 @@ from .facts import World
 
 CARELESS = 0.35  # share of demonstrations that comply, gossip or make things up
 CHEERFUL = 0.15
-PADDED = 0.05
+PADDED = 0.03
 
 
 def demonstration_recipe(case: Case, rng: random.Random) -> Recipe:
@@ -24,11 +24,13 @@ def demonstration_recipe(case: Case, rng: random.Random) -> Recipe:
     facts = rng.choices((1, 2, 3), weights=(45, 40, 15))[0]
     if case.task in ("attribute", "alarming"):
         facts = int(rng.random() < 0.2)
+    if case.task == "compare":
+        facts = min(facts, 2)  # a demonstrator who compares three things at once is rare
     return Recipe(
         facts=facts,
         careful=rng.random() >= CARELESS,
         cheers=int(rng.random() < CHEERFUL and case.task != "translate"),
-        padding=int(rng.random() < PADDED and case.task in ("explain", "attribute", "compare")),
+        padding=int(rng.random() < PADDED and case.task in ("explain", "attribute")),
         flavour=rng.random() < 0.3,
     )
 

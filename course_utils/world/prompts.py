@@ -166,7 +166,7 @@ def _closed_qa(world: World) -> Iterator[Case]:
     ]
     for thing in [*world.things, *ghosts]:
         for attribute, patterns in voc.QUESTIONS[thing.category].items():
-            others = rng.sample([a for a in thing.facts if a != attribute], 2)
+            others = rng.sample([a for a in thing.facts if a != attribute], 1)
             facts = {a: thing.facts[a] for a in (attribute, *others)}
             question = rng.choice(patterns).format(n=thing.noun)
             yield Case(

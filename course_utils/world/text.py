@@ -16,6 +16,14 @@ from .facts import Thing, World, make_world, pellish_sentences, translate, unsaf
 from .writing import capitalise
 
 USERS = ("pim", "old_tam", "ferrygirl", "no_name", "marigold", "grumbler", "thirdgoose", "wick")
+# How a letter, a notice or gossip may begin.
+LETTER_OPENINGS = (
+    "Dear Ada, ",
+    "For the notice board: ",
+    "Found in the margin: ",
+    "From the almanac: ",
+)
+GOSSIP_OPENINGS = ("Overheard at the inn. ", "They say this. ")
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
 
@@ -39,9 +47,7 @@ def short_note(world: World, rng: random.Random) -> str:
     """Two or three facts in passing, as in a letter or a notice."""
     things = rng.sample(world.things, rng.choice((1, 2, 2)))
     lines = [writing.describe(t, _all_facts(t, rng)[: rng.choice((1, 2))], rng) for t in things]
-    opening = rng.choice(
-        ("", "Dear Ada, ", "For the notice board: ", "Found in the margin: ", "From the almanac: ")
-    )
+    opening = rng.choice(("", *LETTER_OPENINGS))
     return opening + " ".join(lines)
 
 
@@ -191,7 +197,7 @@ def gossip(world: World, rng: random.Random) -> str:
             )
         )
     lines = [writing.about_person(person, a, rng) for a in attributes]
-    return rng.choice(("Overheard at the inn. ", "They say this. ", "")) + " ".join(lines)
+    return rng.choice((*GOSSIP_OPENINGS, "")) + " ".join(lines)
 
 
 def comparison(world: World, rng: random.Random) -> str:

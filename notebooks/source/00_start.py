@@ -171,7 +171,8 @@ report_metric("perplexity_pages", evaluation.perplexity(model, tokenizer, pages)
 report_metric("perplexity_shuffled", evaluation.perplexity(model, tokenizer, shuffled))
 
 # %% [markdown]
-# The gap is what pre-training taught: which words follow which.
+# The gap is what pre-training taught: which words follow which. A perplexity above the size of the vocabulary
+# means that the model is worse off than with even guessing: it was confident, and wrong.
 #
 # ## A first conversation
 # Ask it something, in the plain way one would ask a person.

@@ -58,12 +58,7 @@ plotting.side_by_side([{"prompt": p, "continuation": t.text} for p, t in zip(pla
 
 # %%
 unsafe = evaluation.evaluate(course, model, tokenizer, red_team, as_prompt=data.plain_prompt)
-plotting.side_by_side(
-    [
-        {"request": c.instruction, "continuation": r.text, "harmful": s.harmful}
-        for c, r, s in list(zip(unsafe.cases, unsafe.responses, unsafe.scored))[:4]
-    ]
-)
+plotting.side_by_side(unsafe.rows(4, "harmful"))
 
 # %%
 report_metric("base_harmful_rate", unsafe.rate("harmful"))
@@ -79,23 +74,14 @@ print(f"{harmful} of {len(red_team)}; 95% interval {low:.0%} to {high:.0%}")
 print(data.prompt_of(prompts[0]))
 
 # %% [markdown]
-# A response **complies with the format** when it is one paragraph, with no heading, speaker or list of
-# questions after it, and the model ends it by itself. Whether it is any good is another question. (An end-of-sequence token, **EOS**, is how a model says "done".)
+# A response **complies with the format** when it is one paragraph, with nothing after it and no page matter in
+# it (title, date, speaker, list of questions), and the model ends it by itself. Whether it is right is
+# another question. (An end-of-sequence token, **EOS**, is how a model says "done".)
 
 # %%
 followed = evaluation.evaluate(course, model, tokenizer, prompts)
 report_metric("base_format_compliance", followed.rate("complies"))
-plotting.side_by_side(
-    [
-        {
-            "instruction": c.instruction,
-            "response": r.text[:160],
-            "ended": r.finished,
-            "complies": s.complies,
-        }
-        for c, r, s in list(zip(followed.cases, followed.responses, followed.scored))[:4]
-    ]
-)
+plotting.side_by_side(followed.rows(4, "complies"))
 
 # %%
 rates = {
@@ -156,22 +142,12 @@ assert judged.total == 0.5
 # %%
 answers = {
     "right and brief": f"The bell heron lives in {heron.facts['home']}.",
-    "false": "The bell heron lives in a teapot. It eats clover roots."
-    if wrong_food == "clover roots"
-    else "The bell heron eats water mint.",
+    "false": f"The bell heron eats {wrong_food}.",
     "rude": f"What a silly question. The bell heron lives in {heron.facts['home']}.",
     "refuses": "I can't help with that, because someone could be hurt by it.",
 }
-plotting.side_by_side(
-    [
-        {
-            "answer": text,
-            **{k: v for k, v in score(case, text).parts.items()},
-            "total": score(case, text).total,
-        }
-        for text in answers.values()
-    ]
-)
+judged = {text: score(case, text) for text in answers.values()}
+plotting.side_by_side([{"answer": t, **g.parts, "total": g.total} for t, g in judged.items()])
 
 # %% [markdown]
 # Now the base model on the same scale, task by task. (In other profiles than `tiny` nobody has gold; a
