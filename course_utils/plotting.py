@@ -31,7 +31,6 @@ DROPPED_STYLE = "color:#777"
 def style() -> None:
     """Set matplotlib's defaults for the course. Called by every function here."""
     import matplotlib as mpl
-    from cycler import cycler
 
     mpl.rcParams.update(
         {
@@ -46,7 +45,7 @@ def style() -> None:
             "axes.grid": True,
             "grid.alpha": 0.3,
             "axes.axisbelow": True,
-            "axes.prop_cycle": cycler(color=CYCLE),
+            "axes.prop_cycle": mpl.cycler(color=CYCLE),
             "legend.frameon": False,
             "figure.constrained_layout.use": True,
         }

@@ -221,7 +221,7 @@ def test_wheel_holds_the_code_the_data_and_the_licences(tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     (copy / "course_utils").mkdir(parents=True)
     (copy / "data" / "english").mkdir(parents=True)
-    for name in ("pyproject.toml", "LICENSE", "LICENSE-TEXT.md", ".gitignore"):
+    for name in ("pyproject.toml", "README.md", "LICENSE", "LICENSE-TEXT.md", ".gitignore"):
         shutil.copy(ROOT / name, copy)
     shutil.copy(ROOT / "course_utils" / "__init__.py", copy / "course_utils")
     (copy / "data" / "english" / "one.jsonl").write_text("{}\n")

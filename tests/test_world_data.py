@@ -179,11 +179,6 @@ def test_invented_names_asked_in_evaluation_are_not_asked_as_unknown_in_training
     assert unknown_topics(unknown, EVALUATED_GHOSTS) == set()
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="26 of 44 evaluated invented names stand in closed_qa notes of sft or rl: "
-    "prompts._group keeps the names of `unknown` together but not those of notes",
-)
 def test_invented_names_of_evaluation_do_not_occur_in_training_at_all() -> None:
     """As the data card says: a note would teach facts about a name said to be unknown."""
     assert unknown_topics([*SFT, *RL], EVALUATED_GHOSTS) == set()
@@ -381,7 +376,7 @@ def test_the_clean_annotator_follows_gold() -> None:
         label = label_pair(case, row["chosen"], row["rejected"], (CLEAN,), world, rng)
         assert label["gold_chosen"] > label["gold_rejected"], row["instruction"]
         compared += 1
-    assert compared > 60
+    assert compared > 40
 
 
 def test_very_unequal_answers_do_not_overflow() -> None:
