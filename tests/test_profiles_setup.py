@@ -87,7 +87,7 @@ def test_profiles_are_what_the_design_says() -> None:
     assert COLAB.base_model == "Qwen/Qwen3-0.6B-Base"
     assert FULL.base_model == "meta-llama/Llama-2-7b-hf" and FULL.load_in_4bit
     assert LAPTOP.base_is_instruct and not COLAB.base_is_instruct
-    assert (TINY.max_length, TINY.max_new_tokens, TINY.sft_learning_rate) == (192, 64, 1e-3)
+    assert (TINY.max_length, TINY.max_new_tokens, TINY.sft_learning_rate) == (192, 64, 2e-3)
     assert not TINY.hub_models and not TINY.hub_datasets
     for profile in (COLAB, FULL):  # what a chapter will load is what `missing` looks for
         assert profile.hub_models == (profile.base_model,)

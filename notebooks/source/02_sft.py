@@ -4,7 +4,7 @@
 # mask and the loss yourself, then train with TRL's `SFTTrainer`, and measure what was gained, what was copied
 # and what was forgotten.
 #
-# **Time:** 45 minutes; under a minute to run in `tiny` on two cores, about eight in `laptop`.
+# **Time:** 45 minutes; under a minute to run in `tiny` on two cores, some minutes in `laptop`.
 # **Hardware:** any CPU.
 
 # %% tags=["setup"]
@@ -174,9 +174,10 @@ from copy import deepcopy
 student = deepcopy(model).float().train()
 rate = 5e-4 if course.profile.name == "tiny" else 2e-5  # large models take small steps
 optimiser = torch.optim.AdamW(student.parameters(), lr=rate)
+size = course.profile.batch_size // 2
 losses = []
 for step in range(course.pick(full=8, small=3)):
-    batch = rows.select(range(4 * step, 4 * step + 4))
+    batch = rows.select(range(size * step, size * (step + 1)))
     input_ids, labels = data.collate(batch, tokenizer, student.device)
     loss = logprobs.sft_loss(student(input_ids=input_ids).logits, labels)
     optimiser.zero_grad()
@@ -303,7 +304,8 @@ if course.profile.name == "tiny":
 # ## What SFT copies
 # SFT imitates; it does not judge. In the closed world about a third of the demonstrators are careless: they
 # comply with unsafe requests, gossip about villagers and make up answers about things that do not
-# exist. See what the model makes of that.
+# exist. See what the model makes of that. (The base model is asked as on a web page, since the template
+# means nothing to it.)
 
 # %%
 red_team = data.load_prompts(course, "red_team")[: course.pick(full=40, small=10)]
@@ -322,12 +324,13 @@ _ = plotting.bars(
 )
 
 # %% [markdown]
-# A better sieve for the demonstrations would help; preferences (chapter 03 on) help more, because they
-# say which of two answers is *better*, not only what somebody once wrote.
+# A better sieve for the demonstrations would help. Preferences (chapter 03 on) go another way: they say which
+# of two answers is *better*, not only what somebody once wrote.
 #
 # ## What SFT forgets
 # Training on one kind of text makes another kind less likely: **forgetting**. The perplexity of pages like
-# those of pre-training, before and after:
+# those of pre-training, before and after. (Where it falls, as it does in `laptop`, the demonstrations happen to be
+# closer to these pages than what the model was trained on before.)
 
 # %%
 pages = data.raw_text(course)
