@@ -31,6 +31,7 @@ DROPPED_STYLE = "color:#777"
 def style() -> None:
     """Set matplotlib's defaults for the course. Called by every function here."""
     import matplotlib as mpl
+    import matplotlib.pyplot as plt
 
     mpl.rcParams.update(
         {
@@ -45,7 +46,7 @@ def style() -> None:
             "axes.grid": True,
             "grid.alpha": 0.3,
             "axes.axisbelow": True,
-            "axes.prop_cycle": mpl.cycler(color=CYCLE),
+            "axes.prop_cycle": plt.cycler(color=CYCLE),
             "legend.frameon": False,
             "figure.constrained_layout.use": True,
         }

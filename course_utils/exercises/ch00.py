@@ -29,12 +29,16 @@ def _perplexity_torch(logprobs: list[float]) -> Any:
 
 
 def _check_perplexity(answer: Any, rng: random.Random) -> Iterator[Part]:
-    size = rng.randint(2, 50)
-    uniform = answer([-math.log(size)] * rng.randint(3, 8))
+    size, count = rng.randint(3, 50), rng.randint(3, 8)
+    uniform = answer([-math.log(size)] * count)
     if close(uniform, 1 / size, 1e-3):
         mistake = "the sign: log-probabilities are negative, perplexity is at least 1"
     elif close(uniform, math.log(size), 1e-3):
         mistake = "that is the mean negative log-probability; take exp of it"
+    elif close(uniform, float(size) ** count, 1e-3):
+        mistake = "the mean, not the sum: divide by the number of tokens"
+    elif close(uniform, 2 ** math.log(size), 1e-3):
+        mistake = "these are natural logarithms: take exp, not a power of 2"
     else:
         mistake = f"a model that gives every token probability 1/{size} has perplexity {size}"
     yield Part(1, close(uniform, float(size), 1e-3), mistake)
@@ -108,11 +112,11 @@ EXERCISES = [
         wrong={
             "sign": Wrong(lambda x: math.exp(sum(x) / len(x)), "the sign"),
             "no exp": Wrong(lambda x: -sum(x) / len(x), "take exp of it"),
-            "sum for mean": Wrong(lambda x: math.exp(-sum(x)), "every token probability"),
+            "sum for mean": Wrong(lambda x: math.exp(-sum(x)), "divide by the number"),
             "mean of exp": Wrong(
                 lambda x: sum(math.exp(-v) for v in x) / len(x), "not the mean of exp"
             ),
-            "base 2": Wrong(lambda x: 2 ** (-sum(x) / len(x)), "every token probability"),
+            "base 2": Wrong(lambda x: 2 ** (-sum(x) / len(x)), "natural logarithms"),
             "constant": Wrong(lambda x: 7.5, "every token probability"),
         },
     ),
