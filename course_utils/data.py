@@ -16,6 +16,7 @@ from .paths import data_dir
 from .templates import format_instruction, format_prompt
 from .world.cases import Case
 from .world.facts import make_world
+from .world.prompts import PROMPT_FILES
 
 if TYPE_CHECKING:
     import torch
@@ -43,16 +44,7 @@ __all__ = [
 INSTRUCTION_COLUMNS = ("instruction", "context", "response", "category")
 INSTRUCTION_SPLITS = ("train", "validation")
 PROMPT_SPLITS = {
-    "world": (
-        "validation",
-        "test",
-        "red_team",
-        "over_refusal",
-        "unknown",
-        "private",
-        "capability",
-        "rl",
-    ),
+    "world": PROMPT_FILES,
     "english": ("validation", "red_team", "over_refusal", "capability"),
 }
 

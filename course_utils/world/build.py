@@ -63,16 +63,7 @@ def make_files(seed: int = WORLD_SEED) -> dict[str, str]:
     world = make_world(seed)
     splits = prompts.make_splits(world)
     files = {"facts.json": _facts_row(world), fluency.BIGRAM_FILE: _bigram_text(world, splits)}
-    for name in (
-        "validation",
-        "test",
-        "red_team",
-        "over_refusal",
-        "unknown",
-        "private",
-        "capability",
-        "rl",
-    ):
+    for name in prompts.PROMPT_FILES:
         files[f"prompts_{name}.jsonl"] = _lines(case.to_row() for case in splits[name])
     files["instructions_train.jsonl"] = _lines(
         instructions.make_instructions(splits["sft"], world, seed)

@@ -77,6 +77,8 @@ COUNTS: dict[str, dict[str, int]] = {
     },
 }
 SPLITS = tuple(COUNTS)
+# Splits shipped as prompts; those of ``sft`` are shipped with their demonstrations.
+PROMPT_FILES = tuple(name for name in SPLITS if name != "sft")
 # One thing in eight has no demonstration: what is said of it after SFT comes from pre-training.
 HELD_OUT_EVERY = 8
 # One invented name in three is described in a note (closed_qa); the others are asked as unknown.
