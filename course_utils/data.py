@@ -111,7 +111,7 @@ def load_instructions(course: Course, split: str = "train") -> Dataset:
 
 
 def _from_hub(name: str, split: str, limit: int | None) -> Dataset:
-    """A hub data set in dolly's columns; its last twentieth is held out."""
+    """A hub data set in dolly's columns; shuffled, and a twentieth of it held out."""
     from datasets import load_dataset
 
     whole = load_dataset(name, split="train").shuffle(seed=0)

@@ -22,6 +22,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .models import TINY_BASE, count_parameters
 from .paths import data_dir
 from .templates import CHAT_TEMPLATE, format_prompt
 
@@ -198,7 +199,7 @@ def _save(
     record = {
         "config": asdict(config),
         "versions": versions(),
-        "parameters": sum(p.numel() for p in model.parameters()),
+        "parameters": count_parameters(model),
         "log": log,
     }
     try:
@@ -223,7 +224,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    out = args.out or data_dir() / "tiny_base"
+    out = args.out or data_dir() / TINY_BASE
     log = train(PretrainConfig(steps=args.steps, seed=args.seed), out)
     first, last = log[0]["loss"], log[-1]["loss"]
     print(f"loss {first:.2f} -> {last:.2f} in {log[-1]['seconds']:.0f} s; saved {out}")

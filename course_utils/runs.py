@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import CourseError, unknown_name
-from .paths import runs_dir
+from .models import TINY_BASE
+from .paths import data_dir, runs_dir
 
 if TYPE_CHECKING:
     from ._setup import Course
@@ -216,9 +217,7 @@ def _sft_recipe(course: Course) -> dict[str, Any]:
 
 def base_fingerprint(course: Course) -> str:
     """Which base model: the hash of the shipped weights, or the hub id."""
-    from .paths import data_dir
-
-    weights = data_dir() / "tiny_base" / "model.safetensors"
+    weights = data_dir() / TINY_BASE / "model.safetensors"
     if course.profile.base_model == "tiny" and weights.is_file():
         return file_hash(weights)[:16]
     return course.profile.base_model
@@ -226,8 +225,6 @@ def base_fingerprint(course: Course) -> str:
 
 def data_fingerprint(course: Course) -> str:
     """Which instruction data: the hash of the shipped file, or the hub id."""
-    from .paths import data_dir
-
     names = {"world": "world/instructions_train.jsonl", "english": "english/instructions.jsonl"}
     source = course.profile.instructions
     return file_hash(data_dir() / names[source])[:16] if source in names else source

@@ -34,8 +34,7 @@ def load_record(name: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """(header, runs) of a recorded sweep."""
     from .data import read_jsonl
 
-    if name not in SWEEPS:
-        raise unknown_name("sweep", name, sorted(SWEEPS))
+    get_sweep(name)
     if not record_path(name).is_file():
         raise CourseError(
             f"There is no record of {name}: run `python -m course_utils sweep {name}`."
@@ -93,15 +92,20 @@ Sweep = tuple[Callable[["Course"], dict[str, Any]], Callable[["Course"], Iterato
 SWEEPS: dict[str, Sweep] = {"sft": (_sft_config, _sft_sweep)}
 
 
+def get_sweep(name: str) -> Sweep:
+    """The sweep of that name; a CourseError lists the legal names otherwise."""
+    if name not in SWEEPS:
+        raise unknown_name("sweep", name, sorted(SWEEPS))
+    return SWEEPS[name]
+
+
 def run_sweep(name: str, course: Course) -> Path:
     """Run a sweep and replace its record; an interrupted sweep leaves the old record alone."""
     from tqdm.auto import tqdm
 
     from .runs import base_fingerprint, data_fingerprint
 
-    if name not in SWEEPS:
-        raise unknown_name("sweep", name, sorted(SWEEPS))
-    config, rows = SWEEPS[name]
+    config, rows = get_sweep(name)
     header = {
         "sweep": name,
         "profile": course.profile.name,
@@ -130,8 +134,7 @@ def main(args: argparse.Namespace) -> int:
     if args.name is None:
         print("\n".join(SWEEPS))
         return 0
-    if args.name not in SWEEPS:
-        raise unknown_name("sweep", args.name, sorted(SWEEPS))
+    get_sweep(args.name)  # say so before anything heavy is loaded
     from ._setup import setup
 
     print(run_sweep(args.name, setup("sweep", profile="tiny")))
