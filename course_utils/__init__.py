@@ -21,6 +21,7 @@ _EXPORTS = {
 
 # Modules that `course_utils.NAME` gives without an import of their own.
 _MODULES = (
+    "best_of_n",
     "checks",
     "colab",
     "data",
@@ -32,9 +33,12 @@ _MODULES = (
     "models",
     "paths",
     "plotting",
+    "ppo",
+    "preference",
     "pretrain",
     "profiles",
     "report",
+    "reward",
     "runs",
     "sft",
     "smollm",

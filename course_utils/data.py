@@ -1,4 +1,4 @@
-"""Instruction and prompt data of each profile, and the loss mask that SFT needs."""
+"""Instructions, prompts and preference pairs of each profile, and the loss mask that SFT needs."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ __all__ = [
     "format_instruction",
     "format_prompt",
     "load_instructions",
+    "load_preferences",
     "load_prompts",
     "mask_prompt",
     "plain_prompt",
@@ -43,10 +44,27 @@ __all__ = [
 
 INSTRUCTION_COLUMNS = ("instruction", "context", "response", "category")
 INSTRUCTION_SPLITS = ("train", "validation")
+PREFERENCE_SPLITS = ("train", "validation", "test")
+PREFERENCE_KEYS = (
+    "case_id",
+    "instruction",
+    "context",
+    "chosen",
+    "rejected",
+    "votes",
+    "gold_chosen",
+    "gold_rejected",
+)
+PREFERENCE_LABELS = ("votes", "clean")
+GOLD_TIE = 0.5  # what differs by less counts as equally good
+GOLD_CLEAR = 3.0  # a gold difference from which the clean margin is as large as it gets
 PROMPT_SPLITS = {
     "world": PROMPT_FILES,
     "english": ("validation", "red_team", "over_refusal", "capability"),
 }
+# A dialogue of hh-rlhf with one question and one answer.
+_TURN = r"((?:(?!\n\nHuman:|\n\nAssistant:).)*)"
+_ONE_QUESTION = re.compile(rf"\n\nHuman:{_TURN}\n\nAssistant:{_TURN}", re.DOTALL)
 
 
 def read_jsonl(path: Path, required: Sequence[str] = ()) -> list[dict[str, Any]]:
@@ -128,6 +146,131 @@ def _from_hub(name: str, split: str, limit: int | None) -> Dataset:
         else whole.select(range(held_out, len(whole)))
     )
     return part.select(range(min(limit or len(part), len(part))))
+
+
+def load_preferences(course: Course, split: str = "train", labels: str = "votes") -> Dataset:
+    """Preference pairs: prompt, chosen, rejected, margin, and what measuring needs.
+
+    Args:
+        split: ``train`` is for learning, the others are held out.
+        labels: ``votes`` takes the annotators' majority as it is. ``clean`` swaps sides where gold
+            says so, and leaves out pairs whose gold differs by less than `GOLD_TIE` (the lengths
+            of the two data sets say how many).
+
+    Returns:
+        Columns: ``prompt`` (the course's template); ``chosen``, ``rejected``; ``margin``, how
+        clearly the one was preferred, from 0 to 1: the share of votes for `chosen` less the share
+        against (1 for three of three, 1/3 for two of three: the small margins of Llama 2, Touvron
+        et al. 2023, arXiv 2307.09288, table 27), and for clean labels the gold difference over
+        `GOLD_CLEAR`, at most 1; ``votes``, the share of votes for `chosen`; ``case_id``; and, for
+        measuring and never for training, ``gold_chosen`` and ``gold_rejected``. Pairs from the hub
+        have one vote each, no gold and an empty ``case_id``.
+
+    Raises:
+        CourseError: unknown split or labels, or a profile that has no such pairs.
+    """
+    from datasets import Dataset
+
+    if split not in PREFERENCE_SPLITS:
+        raise unknown_name("preference split", split, PREFERENCE_SPLITS)
+    if labels not in PREFERENCE_LABELS:
+        raise unknown_name("preference labels", labels, PREFERENCE_LABELS)
+    source = course.profile.preferences
+    if source == "english":
+        raise CourseError(
+            "The English profile has no preference pairs yet: use the profile 'tiny' "
+            "for reward models."
+        )
+    if source == "world":
+        rows = read_jsonl(data_dir() / "world" / f"preferences_{split}.jsonl", PREFERENCE_KEYS)
+        pairs = [_voted_pair(row) for row in rows]
+        if labels == "clean":
+            pairs = [_clean_pair(pair) for pair in pairs if gold_gap(pair) >= GOLD_TIE]
+        return Dataset.from_list(pairs)
+    if labels == "clean":
+        raise CourseError(
+            f"Nobody knows gold for {source}: use labels='votes', or the profile 'tiny'."
+        )
+    return _pairs_from_hub(source, split, course.profile.max_examples)
+
+
+def gold_gap(pair: Mapping[str, Any]) -> float:
+    """How far apart the two sides are in gold; never negative."""
+    return abs(pair["gold_chosen"] - pair["gold_rejected"])
+
+
+def _voted_pair(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A shipped row in the columns of `load_preferences`."""
+    votes = sum(row["votes"].values()) / len(row["votes"])
+    return {
+        "prompt": format_prompt(row["instruction"], row["context"]),
+        "chosen": row["chosen"],
+        "rejected": row["rejected"],
+        "margin": 2 * votes - 1,
+        "votes": votes,
+        "gold_chosen": row["gold_chosen"],
+        "gold_rejected": row["gold_rejected"],
+        "case_id": row["case_id"],
+    }
+
+
+def _clean_pair(pair: dict[str, Any]) -> dict[str, Any]:
+    """The same pair with the side that gold prefers as `chosen`."""
+    margin = min(1.0, gold_gap(pair) / GOLD_CLEAR)
+    if pair["gold_chosen"] >= pair["gold_rejected"]:
+        return {**pair, "margin": margin}
+    return {
+        **pair,
+        "chosen": pair["rejected"],
+        "rejected": pair["chosen"],
+        "margin": margin,
+        "votes": 1 - pair["votes"],
+        "gold_chosen": pair["gold_rejected"],
+        "gold_rejected": pair["gold_chosen"],
+    }
+
+
+def _pairs_from_hub(name: str, split: str, limit: int | None) -> Dataset:
+    """Pairs in the manner of hh-rlhf, where chosen and rejected are whole dialogues.
+
+    Dialogues of one question are kept; where somebody asks again the course's template has no
+    place for it. ``validation`` is a twentieth of the hub's train split.
+    """
+    from datasets import Dataset, load_dataset
+
+    whole = load_dataset(name, split="test" if split == "test" else "train").shuffle(seed=0)
+    absent = [c for c in ("chosen", "rejected") if c not in whole.column_names]
+    if absent:
+        raise CourseError(
+            f"The data set {name} has no column {', '.join(absent)}; "
+            f"it has {', '.join(whole.column_names)}."
+        )
+    pairs = [pair for row in whole if (pair := _dialogue_pair(row)) is not None]
+    held_out = len(pairs) // 20
+    part = {"train": pairs[held_out:], "validation": pairs[:held_out], "test": pairs}[split]
+    if not part:
+        raise CourseError(f"The data set {name} has no dialogue of one question in {split}.")
+    return Dataset.from_list(part[:limit])
+
+
+def _dialogue_pair(row: Mapping[str, str]) -> dict[str, Any] | None:
+    """One row of hh-rlhf as a pair; None when it is more than one question and its answers."""
+    found = [_ONE_QUESTION.fullmatch(row[side]) for side in ("chosen", "rejected")]
+    if None in found:
+        return None
+    chosen, rejected = (match.groups() for match in found if match)
+    if chosen[0] != rejected[0]:
+        return None
+    return {
+        "prompt": format_prompt(chosen[0].strip()),
+        "chosen": chosen[1].strip(),
+        "rejected": rejected[1].strip(),
+        "margin": 1.0,
+        "votes": 1.0,
+        "gold_chosen": None,
+        "gold_rejected": None,
+        "case_id": "",
+    }
 
 
 def load_prompts(course: Course, split: str) -> list[Case]:

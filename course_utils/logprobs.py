@@ -1,7 +1,8 @@
-"""Log-probabilities of the tokens of a sequence, and the SFT loss made of them."""
+"""Log-probabilities of the tokens of a sequence, and what is made of them: loss, KL, whitening."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -57,3 +58,47 @@ def sequence_logprobs(
         position_ids=position_ids(attention_mask),
     ).logits
     return token_logprobs(logits, input_ids)
+
+
+def kl_estimates(
+    logprobs: torch.Tensor, ref_logprobs: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Three estimates (k1, k2, k3) of KL(policy || reference), token by token.
+
+    With `d = ref_logprobs - logprobs` at tokens sampled from the policy: `k1 = -d` is unbiased and
+    may be negative, `k2 = d²/2` is biased and steady, `k3 = exp(d) - 1 - d` is unbiased and never
+    negative (Schulman 2020, "Approximating KL Divergence").
+
+    Args:
+        logprobs, ref_logprobs: (B, R), of the same sampled tokens.
+    """
+    d = ref_logprobs - logprobs
+    return -d, d.square() / 2, d.exp() - 1 - d
+
+
+def masked_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Mean over the kept entries; 0 where nothing is kept. Both (B, R), mask boolean."""
+    return values.masked_fill(~mask, 0).sum() / mask.sum().clamp(min=1)
+
+
+def whiten(
+    values: torch.Tensor,
+    mask: torch.Tensor,
+    *,
+    shift_mean: bool = True,
+    add_up: Callable[[torch.Tensor], torch.Tensor] = lambda total: total,
+) -> torch.Tensor:
+    """Scale the kept entries to variance 1, and to mean 0 unless `shift_mean` is off.
+
+    Args:
+        values: (B, R); mask: (B, R), True where an entry counts. The others come out as 0.
+        shift_mean: False keeps the mean as it was, which is how rewards are whitened: their mean
+            says how good a batch was.
+        add_up: sums a tensor over processes, so that all of them whiten with the same numbers.
+    """
+    kept = values.masked_fill(~mask, 0)
+    count, total = add_up(mask.sum().to(kept.dtype)), add_up(kept.sum())
+    mean = total / count
+    variance = add_up(((kept - mean) * mask).square().sum()) / count
+    white = (kept - mean) * (variance + 1e-8).rsqrt()
+    return (white if shift_mean else white + mean) * mask

@@ -183,6 +183,39 @@ def grouped_bars(groups: Mapping[str, Mapping[str, float]], *, title: str, ylabe
     return ax
 
 
+def calibration_curve(
+    curves: Mapping[str, tuple[Sequence[float], Sequence[float], Sequence[int]]],
+    *,
+    title: str,
+    xlabel: str = "what the model claims",
+    ylabel: str = "what came true",
+) -> Axes:
+    """Claimed against observed shares, from 0.5 to 1, with the diagonal of a calibrated model.
+
+    Each curve is (predicted, observed, counts), one value per bin (see `reward.calibration`);
+    whiskers are Wilson's 95% intervals of the observed shares.
+    """
+    from .evaluation import rate_interval
+
+    ax = axes(5.0, 4.2)
+    ax.plot([0.5, 1], [0.5, 1], color=COLOURS["text"], linestyle="--", label="calibrated")
+    for (name, bins), colour in zip(curves.items(), colours(curves), strict=True):
+        predicted, observed, counts = bins
+        ranges = [
+            rate_interval(round(share * n), n)
+            for share, n in zip(observed, map(int, counts), strict=True)
+        ]
+        # A tie counts half, so a share may lie a hair outside the interval of its rounded count.
+        below = [max(0.0, o - low) for o, (low, _) in zip(observed, ranges, strict=True)]
+        above = [max(0.0, high - o) for o, (_, high) in zip(observed, ranges, strict=True)]
+        ax.errorbar(
+            predicted, observed, [below, above], color=colour, marker="o", capsize=4, label=name
+        )
+    ax.set(title=title, xlabel=xlabel, ylabel=ylabel)
+    ax.legend()
+    return ax
+
+
 def masked_tokens(tokens: Sequence[str], kept: Sequence[bool]) -> HTML:
     """The tokens of one example, those that count underlined and shaded."""
     from IPython.display import HTML

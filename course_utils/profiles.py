@@ -45,7 +45,9 @@ class Profile:
         gradient_checkpointing: recompute activations to save memory.
         sft_epochs, sft_learning_rate: supervised fine-tuning (chapter 02).
         reward_epochs, reward_learning_rate: the reward model (chapter 04).
-        ppo_learning_rate, kl_coef: PPO (chapter 05).
+        ppo_learning_rate, ppo_value_learning_rate, ppo_batch_size, ppo_mini_batch_size,
+            ppo_accumulation, ppo_epochs, ppo_steps, ppo_lam, kl_coef: PPO (chapter 05); a step
+            collects one batch of responses.
         dpo_epochs, dpo_learning_rate, dpo_beta: DPO and its relatives (chapters 06 and 07).
         lora_rank: rank of the adapters; LoRA's alpha is twice that.
         hub_models, hub_datasets: hub ids that must be cached or downloadable.
@@ -77,6 +79,13 @@ class Profile:
     reward_epochs: int = 1
     reward_learning_rate: float = 1e-4
     ppo_learning_rate: float = 1e-5
+    ppo_value_learning_rate: float | None = None
+    ppo_batch_size: int = 32
+    ppo_mini_batch_size: int = 4
+    ppo_accumulation: int = 2
+    ppo_epochs: int = 2
+    ppo_steps: int = 50
+    ppo_lam: float = 0.95
     kl_coef: float = 0.05
     dpo_epochs: int = 1
     dpo_learning_rate: float = 5e-6
@@ -106,8 +115,15 @@ TINY = Profile(
     sft_epochs=2,
     sft_learning_rate=2e-3,
     reward_epochs=2,
-    reward_learning_rate=5e-4,
-    ppo_learning_rate=1e-4,
+    reward_learning_rate=1e-3,
+    ppo_learning_rate=1.5e-4,
+    ppo_value_learning_rate=4e-3,
+    ppo_batch_size=64,
+    ppo_mini_batch_size=16,
+    ppo_accumulation=2,
+    ppo_steps=60,
+    ppo_lam=1.0,
+    kl_coef=0.4,
     dpo_learning_rate=1e-4,
 )
 

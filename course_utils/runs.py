@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -239,7 +240,83 @@ def _train_sft(course: Course, out: Path, seed: int, progress: Progress) -> None
     (out / "history.json").write_text(json.dumps(losses) + "\n")
 
 
+def _reward_recipe(course: Course, labels: str) -> dict[str, Any]:
+    from .reward import RewardSettings
+
+    return {
+        **asdict(RewardSettings.of(course)),
+        "labels": labels,
+        "data": preference_fingerprint(course),
+    }
+
+
+def preference_fingerprint(course: Course) -> str:
+    """Which preference pairs: the hash of the shipped file, or the hub id."""
+    source = course.profile.preferences
+    path = data_dir() / "world" / "preferences_train.jsonl"
+    return file_hash(path)[:16] if source == "world" else source
+
+
+def _train_reward(course: Course, out: Path, seed: int, progress: Progress, labels: str) -> None:
+    from . import data, reward
+
+    rows = data.load_preferences(course, "train", labels)
+    held_out = data.load_preferences(course, "validation", labels)
+    model, tokenizer = reward.new_reward_model(run_path("sft", course, seed), course, seed=seed)
+    _, losses = reward.train(
+        course, model, tokenizer, rows, seed=seed, eval_rows=held_out, out=out, on_step=progress
+    )
+    (out / "history.json").write_text(json.dumps(losses) + "\n")
+
+
+def _reward_stage(name: str, says: str, labels: str) -> Stage:
+    return Stage(
+        name,
+        says,
+        partial(_reward_recipe, labels=labels),
+        partial(_train_reward, labels=labels),
+        needs=("sft",),
+    )
+
+
 register(Stage("sft", "fine-tuning the base model on instruction data", _sft_recipe, _train_sft))
+
+
+def _ppo_recipe(course: Course) -> dict[str, Any]:
+    from .ppo import PPOConfig
+
+    config = asdict(PPOConfig.of(course))
+    del config["accelerator_kwargs"]  # where it runs, not what is trained
+    return {**config, "steps": _ppo_steps(course)}
+
+
+def _ppo_steps(course: Course) -> int:
+    return int(course.pick(full=course.profile.ppo_steps, small=3))
+
+
+def _train_ppo(course: Course, out: Path, seed: int, progress: Progress) -> None:
+    from .ppo import PPOConfig, pipeline
+
+    steps = _ppo_steps(course)
+    trainer = pipeline.make_trainer(course, PPOConfig.of(course, seed=seed), steps)
+    history = trainer.train(
+        pipeline.train_prompts(course), pipeline.scorer(course), steps, on_step=progress
+    )
+    trainer.save_pretrained(out)
+    (out / "history.json").write_text(json.dumps(history) + "\n")
+
+
+register(_reward_stage("reward", "learning a score from the annotators' votes", "votes"))
+register(_reward_stage("reward_clean", "learning a score from gold's own choices", "clean"))
+register(
+    Stage(
+        "ppo",
+        "PPO from the SFT model, against the reward model",
+        _ppo_recipe,
+        _train_ppo,
+        needs=("sft", "reward"),
+    )
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

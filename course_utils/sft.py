@@ -10,9 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from . import data, models
+from .trainers import History, common_arguments, own_forward, step_callback
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from trl import SFTConfig, SFTTrainer
 
     from ._setup import Course
-
-History = list[dict[str, float]]
 
 
 @dataclass(frozen=True)
@@ -64,31 +63,10 @@ class SFTSettings:
 
 
 def training_arguments(course: Course, settings: SFTSettings, out: str, seed: int) -> SFTConfig:
-    """TRL's configuration for these settings. TRL's own defaults assume a GPU; these do not."""
+    """TRL's configuration for these settings."""
     from trl import SFTConfig
 
-    return SFTConfig(
-        output_dir=out,
-        num_train_epochs=settings.epochs,
-        per_device_train_batch_size=settings.batch_size,
-        gradient_accumulation_steps=settings.accumulation,
-        learning_rate=settings.learning_rate,
-        warmup_steps=settings.warmup,  # below 1 it is a share of all steps
-        max_length=settings.max_length,
-        completion_only_loss=True,
-        bf16=course.dtype == "bfloat16",
-        fp16=course.dtype == "float16",
-        activation_checkpointing=course.profile.gradient_checkpointing,
-        logging_steps=5,
-        logging_first_step=True,  # so that the shortest run has a history, too
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        use_cpu=course.device == "cpu",
-        dataloader_pin_memory=course.device == "cuda",
-        seed=seed,
-        data_seed=seed,
-    )
+    return SFTConfig(**common_arguments(course, settings, out, seed), completion_only_loss=True)
 
 
 def make_trainer(
@@ -139,44 +117,25 @@ def train(
         on_step: called with (steps done, steps in all), for a progress bar.
     """
     settings = settings or SFTSettings.of(course)
-    own_forward = vars(model).get("forward")
-    with TemporaryDirectory() as scratch:
-        trainer = make_trainer(
-            course,
-            model,
-            tokenizer,
-            rows,
-            settings,
-            out=scratch,
-            seed=seed,
-            callbacks=[_step_callback(on_step)] if on_step else None,
-        )
-        trainer.train()
+    with own_forward(model):
+        with TemporaryDirectory() as scratch:
+            trainer = make_trainer(
+                course,
+                model,
+                tokenizer,
+                rows,
+                settings,
+                out=scratch,
+                seed=seed,
+                callbacks=[step_callback(on_step)] if on_step else None,
+            )
+            trainer.train()
+        trained = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False).eval()
     history = [
         {"step": r["step"], "loss": r["loss"], "learning_rate": r["learning_rate"]}
         for r in trainer.state.log_history
         if "loss" in r
     ]
-    trained = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False).eval()
-    _restore_forward(model, own_forward)
     if out is not None:
         models.save(trained, tokenizer, out)
     return trained, history
-
-
-def _restore_forward(model: PreTrainedModel, own: Callable[..., Any] | None) -> None:
-    """Undo TRL's patch of `forward`: deep copies of a patched model compute with the original."""
-    if own is None:
-        vars(model).pop("forward", None)
-    else:
-        vars(model)["forward"] = own
-
-
-def _step_callback(on_step: Callable[[int, int], None]) -> TrainerCallback:
-    from transformers import TrainerCallback
-
-    class Report(TrainerCallback):
-        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            on_step(state.global_step, state.max_steps)
-
-    return Report()

@@ -88,8 +88,84 @@ def _sft_config(course: Course) -> dict[str, Any]:
     return {"settings": asdict(SFTSettings.of(course)), "seeds": SEEDS, "prompts": "test"}
 
 
+REWARD_LABELS = {"clean": "clean", "votes": "votes", "margin": "votes"}
+REWARD_PAIRS = (150, 600, 2400)
+
+
+def reward_row(course: Course, labels: str, pairs: int, seed: int) -> dict[str, Any]:
+    """Train one reward model and measure it on the held-out test pairs.
+
+    Args:
+        labels: ``clean``, ``votes``, or ``margin``: votes, with the margins they give.
+        pairs: how many training pairs, drawn with `seed`; all of them where there are fewer
+            (clean labels leave ties out). `used` in the row says how many there were.
+        seed: decides the pairs, the new output's weights and the order of training.
+
+    Returns:
+        Among others `clean` and `votes`, the accuracy on test pairs with those labels.
+    """
+    from dataclasses import replace
+
+    import numpy as np
+
+    from . import data, reward, runs
+
+    rows = data.load_preferences(course, "train", REWARD_LABELS[labels]).shuffle(seed=seed)
+    rows = rows.select(range(min(pairs, len(rows))))
+    settings = replace(reward.RewardSettings.of(course), use_margin=labels == "margin")
+    model, tokenizer = reward.new_reward_model(runs.ensure("sft", course, 0), course, seed=seed)
+    model, _ = reward.train(course, model, tokenizer, rows, settings, seed=seed)
+    test = data.load_preferences(course, "test")
+    margins = reward.pair_margins(model, tokenizer, test)
+    gold = np.array([row["gold_chosen"] - row["gold_rejected"] for row in test])
+    clear = np.abs(gold) >= data.GOLD_TIE  # the pairs of the clean labels, turned as gold says
+    return {
+        "labels": labels,
+        "pairs": pairs,
+        "used": len(rows),
+        "seed": seed,
+        "clean": round(reward.accuracy((margins * np.sign(gold))[clear]), 4),
+        "votes": round(reward.accuracy(margins), 4),
+    }
+
+
+def _reward_sweep(course: Course) -> Iterator[dict[str, Any]]:
+    for pairs in REWARD_PAIRS:
+        for labels in REWARD_LABELS:
+            for seed in SEEDS:
+                yield reward_row(course, labels, pairs, seed)
+
+
+def _reward_config(course: Course) -> dict[str, Any]:
+    from .reward import RewardSettings
+    from .runs import preference_fingerprint
+
+    return {
+        "settings": asdict(RewardSettings.of(course)),
+        "pairs": REWARD_PAIRS,
+        "seeds": SEEDS,
+        "preferences": preference_fingerprint(course),
+    }
+
+
+def _overoptimization_config(course: Course) -> dict[str, Any]:
+    from .ppo import overoptimization
+
+    return overoptimization.configuration(course)
+
+
+def _overoptimization_sweep(course: Course) -> Iterator[dict[str, Any]]:
+    from .ppo import overoptimization
+
+    return overoptimization.rows(course)
+
+
 Sweep = tuple[Callable[["Course"], dict[str, Any]], Callable[["Course"], Iterator[dict[str, Any]]]]
-SWEEPS: dict[str, Sweep] = {"sft": (_sft_config, _sft_sweep)}
+SWEEPS: dict[str, Sweep] = {
+    "sft": (_sft_config, _sft_sweep),
+    "reward": (_reward_config, _reward_sweep),
+    "overoptimization": (_overoptimization_config, _overoptimization_sweep),
+}
 
 
 def get_sweep(name: str) -> Sweep:

@@ -17,9 +17,13 @@ from course_utils.templates import CHAT_TEMPLATE
 DATA = Path(__file__).resolve().parents[1] / "data"
 
 
-def course(instructions: str = "world") -> Any:
+def course(instructions: str = "world", limit: int | None = None) -> Any:
     """As much of a Course as the loaders look at."""
-    return SimpleNamespace(profile=SimpleNamespace(instructions=instructions, max_examples=None))
+    return SimpleNamespace(
+        profile=SimpleNamespace(
+            instructions=instructions, preferences=instructions, max_examples=limit
+        )
+    )
 
 
 # read_jsonl
@@ -143,6 +147,125 @@ def test_instructions_load_in_dollys_columns(source: str, train: int, held: int)
         assert split.column_names == ["instruction", "context", "response", "category"]
     asked = [{(r["instruction"], r["context"]) for r in split} for split in splits]
     assert not asked[0] & asked[1]
+
+
+# Preferences
+
+PREFERENCES = {
+    split: [
+        json.loads(line)
+        for line in (DATA / "world" / f"preferences_{split}.jsonl").read_text("utf-8").splitlines()
+    ]
+    for split in ("train", "validation", "test")
+}
+
+
+@pytest.mark.parametrize("split", data.PREFERENCE_SPLITS)
+def test_voted_pairs_are_as_shipped(split: str) -> None:
+    shipped, rows = PREFERENCES[split], data.load_preferences(course(), split)
+    assert len(rows) == len(shipped)
+    margins = set()
+    for row, line in zip(rows, shipped, strict=True):
+        assert row["prompt"].startswith("### Instruction:\n" + line["instruction"])
+        assert row["prompt"].endswith("\n\n### Response:\n")
+        assert line["context"] in row["prompt"]
+        for name in ("chosen", "rejected", "gold_chosen", "gold_rejected", "case_id"):
+            assert row[name] == line[name]
+        assert row["votes"] == pytest.approx(sum(line["votes"].values()) / 3)
+        margins.add((round(3 * row["votes"]), round(row["margin"], 6)))
+    # all three votes: 3/3 - 0/3; two of three: 2/3 - 1/3
+    assert margins == {(3, 1.0), (2, round(1 / 3, 6))}
+
+
+@pytest.mark.parametrize("split", data.PREFERENCE_SPLITS)
+def test_clean_pairs_have_golds_choice_and_no_ties(split: str) -> None:
+    shipped = [
+        line
+        for line in PREFERENCES[split]
+        if abs(line["gold_chosen"] - line["gold_rejected"]) >= data.GOLD_TIE
+    ]
+    rows = data.load_preferences(course(), split, "clean")
+    assert 0 < len(PREFERENCES[split]) - len(shipped) == len(PREFERENCES[split]) - len(rows)
+    swapped = 0
+    for row, line in zip(rows, shipped, strict=True):
+        better = "chosen" if line["gold_chosen"] > line["gold_rejected"] else "rejected"
+        worse = "rejected" if better == "chosen" else "chosen"
+        assert (row["chosen"], row["rejected"]) == (line[better], line[worse])
+        gold = (line[f"gold_{better}"], line[f"gold_{worse}"])
+        assert (row["gold_chosen"], row["gold_rejected"]) == gold and gold[0] > gold[1]
+        assert row["margin"] == pytest.approx(min(1, (gold[0] - gold[1]) / 3))
+        votes = sum(line["votes"].values())
+        assert row["votes"] == pytest.approx((votes if better == "chosen" else 3 - votes) / 3)
+        swapped += better == "rejected"
+    assert 0 < swapped < len(rows) / 2, "the annotators err, but less than half of the time"
+
+
+def test_preferences_refuse_what_does_not_exist() -> None:
+    with pytest.raises(CourseError, match="Legal preference split names: train, validation, test"):
+        data.load_preferences(course(), "rl")
+    with pytest.raises(CourseError, match="Legal preference labels names: votes, clean"):
+        data.load_preferences(course(), "train", "gold")
+    with pytest.raises(CourseError, match=r"English profile has no preference pairs yet.*'tiny'"):
+        data.load_preferences(course("english"))
+    with pytest.raises(CourseError, match="Nobody knows gold for some/hub-set"):
+        data.load_preferences(course("some/hub-set"), labels="clean")
+
+
+def dialogue(*turns: str) -> str:
+    speakers = ("Human", "Assistant")
+    return "".join(f"\n\n{speakers[i % 2]}: {turn}" for i, turn in enumerate(turns))
+
+
+def hub(monkeypatch: pytest.MonkeyPatch, rows: list[dict[str, str]]) -> list[tuple[str, str]]:
+    """`load_dataset` gives `rows`; the list tells what was asked for."""
+    import datasets
+
+    asked: list[tuple[str, str]] = []
+
+    def load(name: str, split: str) -> Any:
+        asked.append((name, split))
+        return datasets.Dataset.from_list(rows)
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    return asked
+
+
+def test_hub_dialogues_of_one_question_become_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [
+        {
+            "chosen": dialogue(f"What is {i}?\nTell me.", "A number.\n\nA small one."),
+            "rejected": dialogue(f"What is {i}?\nTell me.", "Human error."),
+        }
+        for i in range(40)
+    ]
+    others = [
+        {"chosen": dialogue("a", "b", "c", "d"), "rejected": dialogue("a", "b", "c", "e")},
+        {"chosen": dialogue("a", "b"), "rejected": dialogue("z", "b")},
+        {"chosen": "no dialogue", "rejected": dialogue("a", "b")},
+    ]
+    asked = hub(monkeypatch, rows + others)
+    sets = {s: data.load_preferences(course("some/hub-set"), s) for s in data.PREFERENCE_SPLITS}
+    assert [split for _, split in asked] == ["train", "train", "test"]
+    assert {s: len(r) for s, r in sets.items()} == {"train": 38, "validation": 2, "test": 40}
+    prompts = {s: set(r["prompt"]) for s, r in sets.items()}
+    assert not prompts["train"] & prompts["validation"]
+    assert prompts["train"] | prompts["validation"] == {
+        data.format_prompt(f"What is {i}?\nTell me.") for i in range(40)
+    }
+    row = sets["train"][0]
+    assert row["chosen"] == "A number.\n\nA small one." and row["rejected"] == "Human error."
+    assert (row["margin"], row["votes"], row["gold_chosen"]) == (1.0, 1.0, None)
+    assert set(row) == set(data.load_preferences(course(), "test").column_names)
+    assert len(data.load_preferences(course("some/hub-set", limit=7))) == 7
+
+
+def test_a_hub_set_of_another_form_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    hub(monkeypatch, [{"chosen": "a", "other": "b"}])
+    with pytest.raises(CourseError, match="hub-set has no column rejected; it has chosen, other"):
+        data.load_preferences(course("some/hub-set"))
+    hub(monkeypatch, [{"chosen": "a", "rejected": "b"}])
+    with pytest.raises(CourseError, match="no dialogue of one question in train"):
+        data.load_preferences(course("some/hub-set"))
 
 
 # Templates

@@ -14,6 +14,7 @@ import pytest
 matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgb
 
@@ -177,6 +178,21 @@ def test_the_colours_can_be_told_apart_also_without_green_cones() -> None:
     # The seventh, the grey of the base model, is close to pink and green for them (7 and 12).
     for a, b in itertools.combinations(plotting.CYCLE[:6], 2):
         assert math.dist(deuteranope(a), deuteranope(b)) > 15, (a, b)
+
+
+def test_a_calibration_curve_stands_beside_the_diagonal_with_its_intervals() -> None:
+    bins = ([0.6, 0.9], [0.5, 1.0], np.array([10, 20]))
+    ax = drawn(plotting.calibration_curve({"reward": bins}, title="How sure, how right"))
+    assert legend(ax) == ["calibrated", "reward"]
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("what the model claims", "what came true")
+    diagonal, points = ax.get_lines()[:2]
+    assert list(diagonal.get_xdata()) == list(diagonal.get_ydata()) == [0.5, 1]
+    assert list(points.get_xdata()) == [0.6, 0.9] and list(points.get_ydata()) == [0.5, 1.0]
+    # Wilson's 95% intervals of 5 of 10 and of 20 of 20, from the formula by hand
+    (whiskers,) = ax.collections
+    ends = [[y for _, y in line] for line in whiskers.get_segments()]
+    assert ends[0] == pytest.approx([0.2366, 0.7634], abs=1e-4)
+    assert ends[1] == pytest.approx([0.8389, 1.0], abs=1e-4)
 
 
 def test_masked_tokens_show_what_is_learnt_and_escape_the_text() -> None:

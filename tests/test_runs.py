@@ -21,6 +21,7 @@ from course_utils.errors import CourseError
 from course_utils.profiles import TINY
 
 COURSE = Course("test", TINY, versions={"python": "3"})
+SHIPPED = dict(runs.STAGES)
 Trainer = Callable[[Course, Path, int, runs.Progress], None]
 
 
@@ -239,6 +240,49 @@ def test_the_shipped_recipe_names_settings_base_and_data(course: Course) -> None
     settings = runs.recipe("sft", course, 0)["settings"]
     assert {"epochs", "learning_rate", "adapter", "max_length", "base", "data"} <= set(settings)
     json.dumps(settings)
+
+
+def test_the_reward_stages_differ_by_their_labels_and_build_on_sft(course: Course) -> None:
+    voted, clean = (runs.recipe(name, course, 0) for name in ("reward", "reward_clean"))
+    assert set(voted["needs"]) == set(clean["needs"]) == {"sft"}
+    assert voted["needs"]["sft"] == runs.recipe("sft", course, 0)
+    assert (voted["settings"]["labels"], clean["settings"]["labels"]) == ("votes", "clean")
+    assert {**voted["settings"], "labels": "clean"} == clean["settings"]
+    wanted = {"epochs", "learning_rate", "use_margin", "center", "data"}
+    assert wanted <= set(voted["settings"])
+    assert voted["settings"]["data"] != voted["needs"]["sft"]["settings"]["data"]
+    json.dumps(voted)
+
+
+@pytest.mark.parametrize(("stage", "labels"), [("reward", "votes"), ("reward_clean", "clean")])
+def test_a_reward_stage_trains_on_its_labels_and_leaves_a_scorer(
+    stage: str, labels: str, disk: Path, course: Course, tokenizer: Any,
+    new_model: Callable[..., Any], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    pytest.importorskip("torch")
+    from course_utils import data, models, reward
+
+    def train_sft(course: Course, out: Path, seed: int, progress: runs.Progress) -> None:
+        models.save(new_model(seed), tokenizer, out)
+
+    asked: list[tuple[str, str]] = []
+    load = data.load_preferences
+
+    def few(course: Course, split: str = "train", labels: str = "votes") -> Any:
+        asked.append((split, labels))
+        return load(course, split, labels).select(range(8))
+
+    monkeypatch.setattr(data, "load_preferences", few)
+    runs.register(runs.Stage("sft", "for a test", lambda _: {}, train_sft))
+    runs.register(SHIPPED[stage])
+    folder = runs.ensure(stage, course)
+    assert asked == [("train", labels), ("validation", labels)]
+    assert (folder / "tokenizer.json").is_file() and (folder / "reward.json").is_file()
+    history = runs.history(folder)
+    assert "loss" in history[0] and "eval_accuracy" in history[-1]
+    (score,) = reward.load_scorer(folder, course)(["Where?"], ["In the reeds."])
+    assert score == score  # not a NaN
+    assert runs.ensure(stage, course) == folder and len(asked) == 2
 
 
 # What follows needs processes of its own: one is killed, or two work at once.

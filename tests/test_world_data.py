@@ -306,22 +306,22 @@ def test_neither_place_in_the_file_nor_the_first_draw_gives_the_label_away() -> 
 LOGISTIC = {
     # utility difference x sharpness -> probability, worked on paper with the card's table.
     # (a) one cheer and two words more, equal facts:   0.2 per_ten_words + per_cheer
-    #     ana 2.0 (0.04+0.3)=0.680, bo 1.5 (0.10+0.5)=0.900, cy 1.0 (0.14+0.9)=1.040,
-    #     dee 1.5 (0.08+0.7)=1.170, eli 0.6 (0.12+0.6)=0.432
+    #     ana 2.0 (0.02+0.3)=0.640, bo 1.5 (0.05+0.5)=0.825, cy 1.0 (0.08+0.9)=0.980,
+    #     dee 1.5 (0.04+0.7)=1.110, eli 0.6 (0.06+0.6)=0.396
     ("How exciting! The bell heron is ivory.", "The bell heron is ivory."): {
-        "ana": 0.6637,
-        "bo": 0.7109,
-        "cy": 0.7389,
-        "dee": 0.7631,
-        "eli": 0.6063,
+        "ana": 0.6548,
+        "bo": 0.6953,
+        "cy": 0.7271,
+        "dee": 0.7521,
+        "eli": 0.5977,
     },
     # (b) fifteen empty words more, equal facts: 1.5 per_ten_words
-    #     ana 0.600, bo 1.125, cy 1.050, dee 0.900, eli 0.540
+    #     ana 0.300, bo 0.5625, cy 0.600, dee 0.450, eli 0.270
     (
         "The bell heron is ivory. As with so many things in life, opinions differ, and that is "
         "quite all right.",
         "The bell heron is ivory.",
-    ): {"ana": 0.6457, "bo": 0.7549, "cy": 0.7408, "dee": 0.7109, "eli": 0.6318},
+    ): {"ana": 0.5744, "bo": 0.6370, "cy": 0.6457, "dee": 0.6106, "eli": 0.5671},
     # (c) a true fact (1) against a false one (-1.5 checks_facts), equal length
     #     ana 2.0 x 2.5=5.0, bo 1.5 x 2.2=3.3, cy 1.0 x 1.9=1.9, dee 1.5 x 2.35=3.525,
     #     eli 0.6 x 1.75=1.05
@@ -333,14 +333,14 @@ LOGISTIC = {
         "eli": 0.7408,
     },
     # (d) a polite answer against a rude one (1 less; the rude one has five words more)
-    #     ana 2.0 (1-0.1)=1.8, bo 1.5 (1-0.25)=1.125, cy 1-0.35=0.65, dee 1.5 (1-0.2)=1.2,
-    #     eli 0.6 (1-0.3)=0.42
+    #     ana 2.0 (1-0.05)=1.9, bo 1.5 (1-0.125)=1.3125, cy 1-0.2=0.8, dee 1.5 (1-0.1)=1.35,
+    #     eli 0.6 (1-0.15)=0.51
     ("The bell heron is ivory.", "Even a goose knows that. The bell heron is ivory."): {
-        "ana": 0.8581,
-        "bo": 0.7549,
-        "cy": 0.6570,
-        "dee": 0.7685,
-        "eli": 0.6035,
+        "ana": 0.8699,
+        "bo": 0.7879,
+        "cy": 0.6900,
+        "dee": 0.7941,
+        "eli": 0.6248,
     },
 }
 TRIALS = 1500

@@ -25,7 +25,7 @@ from .cases import Case
 from .facts import WORLD_SEED, World, make_world, translate
 
 HELP = "write the closed world's data files"
-PREFERENCE_PAIRS = {"train": 1200, "validation": 200, "test": 300}
+PREFERENCE_PAIRS = {"train": 2400, "validation": 200, "test": 300}
 RAW_SAMPLE = 400
 
 

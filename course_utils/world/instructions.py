@@ -1,8 +1,8 @@
 """Demonstrations for SFT: dolly's columns, written by demonstrators of mixed diligence.
 
-Real instruction data is uneven, and so is this: a third of the demonstrators are careless about
-safety, privacy and honesty, most are terse. SFT copies what it is shown, flaws included, which is
-what the later chapters then mend.
+Real instruction data is uneven, and so is this: half of the demonstrators are careless about
+safety, privacy and honesty, most are curt and terse. SFT copies what it is shown, flaws
+included, which is what the later chapters then mend.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ from .answers import Recipe, write_answer
 from .cases import DOLLY_CATEGORY, Case
 from .facts import World
 
-CARELESS = 0.35  # share of demonstrations that comply, gossip or make things up
+CARELESS = 0.5  # share of demonstrations that comply, gossip or make things up
+CURT = 0.8  # share that begin with something unfriendly
+PLAIN_TASKS = ("translate", "haiku")  # here nothing may stand before the answer
 CHEERFUL = 0.15
-PADDED = 0.03
+PADDED = 0.1
 
 
 def demonstration_recipe(case: Case, rng: random.Random) -> Recipe:
@@ -31,6 +33,7 @@ def demonstration_recipe(case: Case, rng: random.Random) -> Recipe:
         careful=rng.random() >= CARELESS,
         cheers=int(rng.random() < CHEERFUL and case.task != "translate"),
         padding=int(rng.random() < PADDED and case.task in ("explain", "attribute")),
+        rude=rng.random() < CURT and case.task not in PLAIN_TASKS,
         flavour=rng.random() < 0.3,
     )
 

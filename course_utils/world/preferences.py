@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import random
 from dataclasses import dataclass, replace
+from itertools import combinations, product
 from typing import Any
 
 from .answers import Recipe, write_answer
@@ -53,11 +54,11 @@ class Annotator:
 
 
 ANNOTATORS = (
-    Annotator("ana", sharpness=2.0, per_ten_words=0.2, per_cheer=0.3, checks_facts=1.0),
-    Annotator("bo", sharpness=1.5, per_ten_words=0.5, per_cheer=0.5, checks_facts=0.8),
-    Annotator("cy", sharpness=1.0, per_ten_words=0.7, per_cheer=0.9, checks_facts=0.6),
-    Annotator("dee", sharpness=1.5, per_ten_words=0.4, per_cheer=0.7, checks_facts=0.9),
-    Annotator("eli", sharpness=0.6, per_ten_words=0.6, per_cheer=0.6, checks_facts=0.5),
+    Annotator("ana", sharpness=2.0, per_ten_words=0.1, per_cheer=0.3, checks_facts=1.0),
+    Annotator("bo", sharpness=1.5, per_ten_words=0.25, per_cheer=0.5, checks_facts=0.8),
+    Annotator("cy", sharpness=1.0, per_ten_words=0.4, per_cheer=0.9, checks_facts=0.6),
+    Annotator("dee", sharpness=1.5, per_ten_words=0.2, per_cheer=0.7, checks_facts=0.9),
+    Annotator("eli", sharpness=0.6, per_ten_words=0.3, per_cheer=0.6, checks_facts=0.5),
 )
 # Someone without bias or noise, for the control experiments.
 CLEAN = Annotator("clean", sharpness=50.0, per_ten_words=0.0, per_cheer=0.0, checks_facts=1.0)
@@ -68,13 +69,13 @@ def answer_recipe(rng: random.Random, task: str) -> Recipe:
     asked_only = task in ("attribute", "alarming")
     recipe = Recipe(
         facts=rng.choice((0, 0, 1, 2)) if asked_only else rng.choice((1, 1, 2, 3, 3)),
-        careful=rng.random() < 0.6,
+        careful=rng.random() < 0.5,
         cheers=rng.choices((0, 1, 2, 3), weights=(6, 2, 1, 1))[0],
         padding=rng.choices((0, 1, 2), weights=(8, 2, 1))[0],
         flavour=rng.random() < 0.25,
-        wrong=int(rng.random() < 0.3),
+        wrong=int(rng.random() < 0.1),
     )
-    if rng.random() < 0.1:
+    if rng.random() < 0.4:
         recipe = replace(recipe, rude=True, cheers=0)
     if rng.random() < 0.04:
         recipe = replace(recipe, refuse=True)
@@ -112,6 +113,34 @@ def label_pair(
         "gold_chosen": round(gold_chosen.total, 3),
         "gold_rejected": round(gold_rejected.total, 3),
     }
+
+
+def majority_probability(
+    case: Case,
+    a: str,
+    b: str,
+    world: World | None = None,
+    annotators: tuple[Annotator, ...] = ANNOTATORS,
+) -> float:
+    """Probability that the majority of a fresh panel prefers `a` to `b`.
+
+    A panel is `LABELS_PER_PAIR` of `annotators`, every choice of them equally likely as in
+    `make_preferences`. Exact: all panels and all their votes are enumerated.
+    """
+    gold_a, gold_b = score(case, a, world), score(case, b, world)
+    unused = random.Random(0)
+    chances = [n.prefers_first(gold_a, gold_b, unused)[1] for n in annotators]
+    panels = list(combinations(chances, min(LABELS_PER_PAIR, len(annotators))))
+    return sum(map(_majority, panels)) / len(panels)
+
+
+def _majority(chances: tuple[float, ...]) -> float:
+    """Probability that more than half of independent votes with these chances are for."""
+    total = 0.0
+    for votes in product((True, False), repeat=len(chances)):
+        if 2 * sum(votes) > len(votes):
+            total += math.prod(c if v else 1 - c for c, v in zip(chances, votes, strict=True))
+    return total
 
 
 def make_preferences(

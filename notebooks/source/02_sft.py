@@ -302,7 +302,7 @@ if course.profile.name == "tiny":
 
 # %% [markdown]
 # ## What SFT copies
-# SFT imitates; it does not judge. In the closed world about a third of the demonstrators are careless: they
+# SFT imitates; it does not judge. In the closed world half of the demonstrators are careless: they
 # comply with unsafe requests, gossip about villagers and make up answers about things that do not
 # exist. See what the model makes of that. (The base model is asked as on a web page, since the template
 # means nothing to it.)
