@@ -76,11 +76,6 @@ def kl_estimates(
     return -d, d.square() / 2, d.exp() - 1 - d
 
 
-def masked_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Mean over the kept entries; 0 where nothing is kept. Both (B, R), mask boolean."""
-    return values.masked_fill(~mask, 0).sum() / mask.sum().clamp(min=1)
-
-
 def whiten(
     values: torch.Tensor,
     mask: torch.Tensor,

@@ -87,6 +87,16 @@ def load(path: str | Path, course: Course) -> tuple[PreTrainedModel, PreTrainedT
     return load_model(folder, course), load_tokenizer(folder)
 
 
+def load_merged(
+    path: str | Path, course: Course
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """As `load`, with a LoRA adapter merged into its base: the model as others start from it."""
+    model, tokenizer = load(path, course)
+    if hasattr(model, "merge_and_unload"):
+        model = model.merge_and_unload()
+    return model, tokenizer
+
+
 def lora_config(rank: int) -> Any:
     """LoRA (Hu et al. 2021, arXiv 2106.09685) on every linear layer, scale alpha/r = 2."""
     from peft import LoraConfig, TaskType

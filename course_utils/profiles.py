@@ -49,6 +49,8 @@ class Profile:
             ppo_accumulation, ppo_epochs, ppo_steps, ppo_lam, kl_coef: PPO (chapter 05); a step
             collects one batch of responses.
         dpo_epochs, dpo_learning_rate, dpo_beta: DPO and its relatives (chapters 06 and 07).
+        dpo_batch_size, dpo_pairs: how many pairs in one of their steps (None: batch_size) and in a
+            run (None: all there are).
         lora_rank: rank of the adapters; LoRA's alpha is twice that.
         hub_models, hub_datasets: hub ids that must be cached or downloadable.
         packages: imports needed beside the core ones.
@@ -90,6 +92,8 @@ class Profile:
     dpo_epochs: int = 1
     dpo_learning_rate: float = 5e-6
     dpo_beta: float = 0.1
+    dpo_batch_size: int | None = None
+    dpo_pairs: int | None = None
     lora_rank: int = 16
     hub_models: tuple[str, ...] = ()
     hub_datasets: tuple[str, ...] = ()
@@ -114,17 +118,18 @@ TINY = Profile(
     batch_size=32,
     sft_epochs=2,
     sft_learning_rate=2e-3,
-    reward_epochs=2,
     reward_learning_rate=1e-3,
     ppo_learning_rate=1.5e-4,
     ppo_value_learning_rate=4e-3,
     ppo_batch_size=64,
     ppo_mini_batch_size=16,
     ppo_accumulation=2,
-    ppo_steps=60,
+    ppo_steps=45,
     ppo_lam=1.0,
-    kl_coef=0.4,
-    dpo_learning_rate=1e-4,
+    kl_coef=0.25,
+    dpo_learning_rate=3e-4,
+    dpo_batch_size=16,
+    dpo_pairs=1600,
 )
 
 LAPTOP = Profile(

@@ -28,19 +28,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from . import data, models
 from .errors import CourseError
-from .trainers import History, common_arguments, own_forward, step_callback
+from .trainers import History, TrainingSettings, common_arguments, profile_settings, run
 from .world.preferences import majority_probability
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
     from datasets import Dataset
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
     from trl import RewardConfig, RewardTrainer
 
     from ._setup import Course
@@ -48,54 +47,34 @@ if TYPE_CHECKING:
 
 CARD = "reward.json"  # beside the weights: what a score is centred by, and what training began from
 PAIR_COLUMNS = ("prompt", "chosen", "rejected")
+CENTRED_ON = 500  # pairs whose mean score is called zero
 EVALUATIONS = 5  # how often a run looks at the held-out pairs
 
 Scorer = Callable[[Sequence[str], Sequence[str]], list[float]]
 
 
 @dataclass(frozen=True)
-class RewardSettings:
-    """The recipe of one reward model.
+class RewardSettings(TrainingSettings):
+    """The recipe of one reward model. In both kinds of adapter the new output is trained.
+
+    Few epochs: a reward model soon knows its pairs by heart.
 
     Attributes:
-        epochs: passes over the pairs. Few: a reward model soon knows its pairs by heart.
-        learning_rate: peak; linear decay to zero after warm-up.
-        batch_size: pairs per optimiser step on one device, times `accumulation`.
-        accumulation: forward passes added up before a step.
-        warmup: share of the steps during which the learning rate rises.
-        max_length: tokens of prompt and answer.
-        adapter: ``full`` or ``lora``; the new output is trained in both.
-        lora_rank: rank of the adapter.
         use_margin: ask for a difference of at least the pair's ``margin`` (Touvron et al. 2023,
             arXiv 2307.09288, equation 2).
         center: weight of (chosen + rejected)², which keeps the scores around zero (Eisenstein et
             al. 2023, arXiv 2312.09244, equation 2); 0 leaves it out.
     """
 
-    epochs: int = 2
     learning_rate: float = 5e-4
-    batch_size: int = 32
-    accumulation: int = 1
-    warmup: float = 0.03
-    max_length: int = 192
-    adapter: str = "full"
-    lora_rank: int = 16
     use_margin: bool = False
     center: float = 0.0
 
     @classmethod
     def of(cls, course: Course) -> RewardSettings:
-        """The profile's settings; the small size sees the pairs once."""
+        """The profile's settings."""
         p = course.profile
-        return cls(
-            epochs=course.pick(full=p.reward_epochs, small=1),
-            learning_rate=p.reward_learning_rate,
-            batch_size=p.batch_size,
-            accumulation=p.gradient_accumulation,
-            max_length=p.max_length,
-            adapter=p.adapter,
-            lora_rank=p.lora_rank,
-        )
+        return cls(**profile_settings(course, p.reward_epochs, p.reward_learning_rate))
 
 
 # Models
@@ -117,9 +96,7 @@ def new_reward_model(
     import torch
     from transformers import AutoModelForSequenceClassification
 
-    language_model, tokenizer = models.load(path, course)
-    if hasattr(language_model, "merge_and_unload"):
-        language_model = language_model.merge_and_unload()
+    language_model, tokenizer = models.load_merged(path, course)
     _pad_apart(tokenizer)
     config = copy.deepcopy(language_model.config)
     config.num_labels = 1
@@ -375,7 +352,6 @@ def make_trainer(
     out: str,
     seed: int = 0,
     eval_rows: Dataset | None = None,
-    callbacks: list[TrainerCallback] | None = None,
 ) -> RewardTrainer:
     """A `RewardTrainer` over the pairs of `rows`. Nothing is trained yet.
 
@@ -383,7 +359,6 @@ def make_trainer(
     to the trainer: gold among them.
     """
     from datasets import Dataset
-    from transformers import PrinterCallback
     from trl import RewardTrainer
 
     def tokenised(pairs: Dataset) -> Dataset:
@@ -391,17 +366,14 @@ def make_trainer(
             usable_pairs(pairs, tokenizer, settings.max_length, settings.use_margin)
         )
 
-    trainer = RewardTrainer(
+    return RewardTrainer(
         model=model,
         args=training_arguments(course, settings, out, seed, eval_rows is not None),
         train_dataset=tokenised(rows),
         eval_dataset=tokenised(eval_rows) if eval_rows is not None else None,
         processing_class=tokenizer,
         peft_config=_adapter(settings.lora_rank) if settings.adapter == "lora" else None,
-        callbacks=callbacks,
     )
-    trainer.remove_callback(PrinterCallback)  # the history is returned, not printed
-    return trainer
 
 
 def _adapter(rank: int) -> Any:
@@ -438,23 +410,15 @@ def train(
         pairs since the last row) and, with `eval_rows`, ``step, eval_loss, eval_accuracy``.
     """
     settings = settings or RewardSettings.of(course)
-    with own_forward(model):
-        with TemporaryDirectory() as scratch:
-            trainer = make_trainer(
-                course,
-                model,
-                tokenizer,
-                rows,
-                settings,
-                out=scratch,
-                seed=seed,
-                eval_rows=eval_rows,
-                callbacks=[step_callback(on_step)] if on_step else None,
-            )
-            trainer.train()
-        trained = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False).eval()
+    trainer, trained = run(
+        lambda scratch: make_trainer(
+            course, model, tokenizer, rows, settings, out=scratch, seed=seed, eval_rows=eval_rows
+        ),
+        model,
+        on_step=on_step,
+    )
     if out is not None:
-        seen = trainer.train_dataset  # without the pairs that were left out
+        seen = trainer.train_dataset[:CENTRED_ON]  # without the pairs that were left out
         scores = _score_ids(trained, [*seen["chosen_ids"], *seen["rejected_ids"]])
         save(trained, tokenizer, out, sum(scores) / len(scores))
     return trained, _history(trainer.state.log_history)

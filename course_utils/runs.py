@@ -302,7 +302,25 @@ def _train_ppo(course: Course, out: Path, seed: int, progress: Progress) -> None
     history = trainer.train(
         pipeline.train_prompts(course), pipeline.scorer(course), steps, on_step=progress
     )
-    trainer.save_pretrained(out)
+    pipeline.save(trainer, out)
+    (out / "history.json").write_text(json.dumps(history) + "\n")
+
+
+def _dpo_recipe(course: Course) -> dict[str, Any]:
+    from .preference import pipeline
+
+    return {
+        **asdict(pipeline.settings_of(course)),
+        "pairs": pipeline.pair_count(course),
+        "data": preference_fingerprint(course),
+    }
+
+
+def _train_dpo(course: Course, out: Path, seed: int, progress: Progress) -> None:
+    from .preference import pipeline
+
+    start = run_path("sft", course, seed)
+    *_, history = pipeline.train(course, start=start, seed=seed, out=out, on_step=progress)
     (out / "history.json").write_text(json.dumps(history) + "\n")
 
 
@@ -316,6 +334,9 @@ register(
         _train_ppo,
         needs=("sft", "reward"),
     )
+)
+register(
+    Stage("dpo", "DPO from the SFT model, on the votes", _dpo_recipe, _train_dpo, needs=("sft",))
 )
 
 

@@ -9,57 +9,31 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from . import data, models
-from .trainers import History, common_arguments, own_forward, step_callback
+from .trainers import History, TrainingSettings, common_arguments, profile_settings, run
 
 if TYPE_CHECKING:
     from datasets import Dataset
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
     from trl import SFTConfig, SFTTrainer
 
     from ._setup import Course
 
 
 @dataclass(frozen=True)
-class SFTSettings:
-    """The recipe of one SFT run.
-
-    Attributes:
-        epochs: passes over the data.
-        learning_rate: peak; linear decay to zero after warm-up.
-        batch_size: examples per optimiser step on one device, times `accumulation`.
-        accumulation: forward passes added up before a step.
-        warmup: share of the steps during which the learning rate rises.
-        max_length: tokens of prompt and response; longer examples are cut at the end.
-        adapter: ``full`` or ``lora``.
-        lora_rank: rank of the adapter.
-    """
+class SFTSettings(TrainingSettings):
+    """The recipe of one SFT run; longer examples are cut at the end."""
 
     epochs: int = 3
     learning_rate: float = 1e-3
-    batch_size: int = 32
-    accumulation: int = 1
-    warmup: float = 0.03
-    max_length: int = 192
-    adapter: str = "full"
-    lora_rank: int = 16
 
     @classmethod
     def of(cls, course: Course) -> SFTSettings:
-        """The profile's settings; the small size sees the data once."""
+        """The profile's settings."""
         p = course.profile
-        return cls(
-            epochs=course.pick(full=p.sft_epochs, small=1),
-            learning_rate=p.sft_learning_rate,
-            batch_size=p.batch_size,
-            accumulation=p.gradient_accumulation,
-            max_length=p.max_length,
-            adapter=p.adapter,
-            lora_rank=p.lora_rank,
-        )
+        return cls(**profile_settings(course, p.sft_epochs, p.sft_learning_rate))
 
 
 def training_arguments(course: Course, settings: SFTSettings, out: str, seed: int) -> SFTConfig:
@@ -79,23 +53,18 @@ def make_trainer(
     out: str,
     seed: int = 0,
     eval_rows: Dataset | None = None,
-    callbacks: list[TrainerCallback] | None = None,
 ) -> SFTTrainer:
     """An `SFTTrainer` over dolly-style `rows`. Nothing is trained yet."""
-    from transformers import PrinterCallback
     from trl import SFTTrainer
 
-    trainer = SFTTrainer(
+    return SFTTrainer(
         model=model,
         args=training_arguments(course, settings, out, seed),
         train_dataset=data.to_prompt_completion(rows),
         eval_dataset=data.to_prompt_completion(eval_rows) if eval_rows is not None else None,
         processing_class=tokenizer,
         peft_config=models.lora_config(settings.lora_rank) if settings.adapter == "lora" else None,
-        callbacks=callbacks,
     )
-    trainer.remove_callback(PrinterCallback)  # the history is returned, not printed
-    return trainer
 
 
 def train(
@@ -117,20 +86,13 @@ def train(
         on_step: called with (steps done, steps in all), for a progress bar.
     """
     settings = settings or SFTSettings.of(course)
-    with own_forward(model):
-        with TemporaryDirectory() as scratch:
-            trainer = make_trainer(
-                course,
-                model,
-                tokenizer,
-                rows,
-                settings,
-                out=scratch,
-                seed=seed,
-                callbacks=[step_callback(on_step)] if on_step else None,
-            )
-            trainer.train()
-        trained = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False).eval()
+    trainer, trained = run(
+        lambda scratch: make_trainer(
+            course, model, tokenizer, rows, settings, out=scratch, seed=seed
+        ),
+        model,
+        on_step=on_step,
+    )
     history = [
         {"step": r["step"], "loss": r["loss"], "learning_rate": r["learning_rate"]}
         for r in trainer.state.log_history

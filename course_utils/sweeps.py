@@ -89,7 +89,7 @@ def _sft_config(course: Course) -> dict[str, Any]:
 
 
 REWARD_LABELS = {"clean": "clean", "votes": "votes", "margin": "votes"}
-REWARD_PAIRS = (150, 600, 2400)
+REWARD_PAIRS = (300, 1200, 4800)
 
 
 def reward_row(course: Course, labels: str, pairs: int, seed: int) -> dict[str, Any]:
@@ -160,11 +160,24 @@ def _overoptimization_sweep(course: Course) -> Iterator[dict[str, Any]]:
     return overoptimization.rows(course)
 
 
+def _preference_config(course: Course) -> dict[str, Any]:
+    from .preference import pipeline
+
+    return pipeline.configuration(course)
+
+
+def _preference_sweep(course: Course) -> Iterator[dict[str, Any]]:
+    from .preference import pipeline
+
+    return pipeline.rows(course)
+
+
 Sweep = tuple[Callable[["Course"], dict[str, Any]], Callable[["Course"], Iterator[dict[str, Any]]]]
 SWEEPS: dict[str, Sweep] = {
     "sft": (_sft_config, _sft_sweep),
     "reward": (_reward_config, _reward_sweep),
     "overoptimization": (_overoptimization_config, _overoptimization_sweep),
+    "preference": (_preference_config, _preference_sweep),
 }
 
 

@@ -3,35 +3,63 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, TrainerCallback
+    from transformers import PreTrainedModel, Trainer, TrainerCallback
 
     from ._setup import Course
 
 History = list[dict[str, float]]
+T = TypeVar("T", bound="Trainer")
 
 
-class Recipe(Protocol):
-    """The settings that every kind of training has; see `sft.SFTSettings` for what they mean."""
+@dataclass(frozen=True)
+class TrainingSettings:
+    """What every training through TRL is told.
 
-    @property
-    def epochs(self) -> int: ...
-    @property
-    def learning_rate(self) -> float: ...
-    @property
-    def batch_size(self) -> int: ...
-    @property
-    def accumulation(self) -> int: ...
-    @property
-    def warmup(self) -> float: ...
-    @property
-    def max_length(self) -> int: ...
+    Attributes:
+        epochs: passes over the data.
+        learning_rate: peak; linear decay to zero after warm-up.
+        batch_size: examples (pairs, for preferences) per optimiser step on one device, times
+            `accumulation`.
+        accumulation: forward passes added up before a step.
+        warmup: share of the steps during which the learning rate rises.
+        max_length: tokens of prompt and response together.
+        adapter: ``full`` or ``lora``.
+        lora_rank: rank of the adapter.
+    """
+
+    epochs: int = 1
+    learning_rate: float = 1e-4
+    batch_size: int = 32
+    accumulation: int = 1
+    warmup: float = 0.03
+    max_length: int = 192
+    adapter: str = "full"
+    lora_rank: int = 16
 
 
-def common_arguments(course: Course, settings: Recipe, out: str, seed: int) -> dict[str, Any]:
+def profile_settings(course: Course, epochs: int, learning_rate: float) -> dict[str, Any]:
+    """The fields of `TrainingSettings` that the profile decides; the small size has one epoch."""
+    p = course.profile
+    return {
+        "epochs": course.pick(full=epochs, small=1),
+        "learning_rate": learning_rate,
+        "batch_size": p.batch_size,
+        "accumulation": p.gradient_accumulation,
+        "max_length": p.max_length,
+        "adapter": p.adapter,
+        "lora_rank": p.lora_rank,
+    }
+
+
+def common_arguments(
+    course: Course, settings: TrainingSettings, out: str, seed: int
+) -> dict[str, Any]:
     """What every TRL configuration is given. TRL's own defaults assume a GPU; these do not."""
     return {
         "output_dir": out,
@@ -72,7 +100,36 @@ def own_forward(model: PreTrainedModel) -> Iterator[None]:
             vars(model)["forward"] = own
 
 
-def step_callback(on_step: Callable[[int, int], None]) -> TrainerCallback:
+def run(
+    make: Callable[[str], T],
+    *models: PreTrainedModel,
+    on_step: Callable[[int, int], None] | None = None,
+) -> tuple[T, PreTrainedModel]:
+    """Train with the trainer that `make` builds for a scratch folder.
+
+    Args:
+        models: what the trainer is given; all of them get their own `forward` back.
+        on_step: called with (steps done, steps in all), for a progress bar.
+
+    Returns:
+        The trainer, for its history, and the trained model in evaluation mode.
+    """
+    from transformers import PrinterCallback
+
+    with ExitStack() as patches:
+        for model in models:
+            patches.enter_context(own_forward(model))
+        with TemporaryDirectory() as scratch:
+            trainer = make(scratch)
+            trainer.remove_callback(PrinterCallback)  # the history is returned, not printed
+            if on_step:
+                trainer.add_callback(_step_callback(on_step))
+            trainer.train()
+        unwrap = trainer.accelerator.unwrap_model
+        return trainer, unwrap(trainer.model, keep_fp32_wrapper=False).eval()
+
+
+def _step_callback(on_step: Callable[[int, int], None]) -> TrainerCallback:
     """Calls `on_step` with (steps done, steps in all) after every step."""
     from transformers import TrainerCallback
 

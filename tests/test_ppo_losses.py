@@ -51,13 +51,6 @@ def test_whiten_by_hand() -> None:
     assert not kept_mean[~mask].any()
 
 
-def test_masked_mean_ignores_what_is_not_kept() -> None:
-    values = torch.tensor([[1.0, 2.0], [6.0, float("nan")]])
-    mask = torch.tensor([[True, True], [True, False]])
-    assert logprobs.masked_mean(values, mask).item() == 3.0
-    assert logprobs.masked_mean(values, torch.zeros_like(mask)).item() == 0.0
-
-
 def test_token_rewards_by_hand() -> None:
     kl = torch.tensor([[1.0, -2.0, 50.0], [0.5, 0.0, 4.0]])
     mask = torch.tensor([[True, True, False], [True, True, True]])

@@ -21,7 +21,6 @@ np = pytest.importorskip("numpy")
 from course_utils import data, models, reward, sft  # noqa: E402
 from course_utils._setup import Course  # noqa: E402
 from course_utils.errors import CourseError  # noqa: E402
-from course_utils.profiles import PROFILES  # noqa: E402
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -407,47 +406,6 @@ def test_the_seed_decides(
     first, same, other = results
     assert all(torch.equal(first[n], same[n]) for n in first)
     assert not all(torch.equal(first[n], other[n]) for n in first)
-
-
-@pytest.mark.parametrize(
-    ("profile", "device", "dtype"),
-    [
-        ("tiny", "cpu", "float32"),
-        ("laptop", "cpu", "float32"),
-        ("laptop", "mps", "float32"),
-        ("colab", "cuda", "float16"),
-        ("full", "cuda", "bfloat16"),
-    ],
-)
-def test_every_profile_asks_for_settings_that_trl_has(
-    profile: str, device: str, dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import trl
-
-    asked: dict[str, Any] = {}
-    monkeypatch.setattr(trl, "RewardConfig", lambda **options: asked.update(options))
-    p = PROFILES[profile]
-    course = Course("test", p, device=device, dtype=dtype)
-    settings = reward.RewardSettings.of(course)
-    reward.training_arguments(course, settings, str(tmp_path), 7, evaluate=True)
-    monkeypatch.undo()
-    assert set(asked) <= set(inspect.signature(trl.RewardConfig).parameters)
-    assert asked["activation_checkpointing"] == (profile in ("colab", "full"))
-    assert asked["use_cpu"] == (device == "cpu") and asked["max_length"] == p.max_length
-    assert asked["num_train_epochs"] == p.reward_epochs
-    assert asked["learning_rate"] == p.reward_learning_rate
-    assert (settings.adapter, settings.lora_rank) == (p.adapter, p.lora_rank)
-    assert asked["seed"] == asked["data_seed"] == 7
-    if device == "cuda":
-        return  # transformers refuses these where there is no GPU
-    made = trl.RewardConfig(**asked)
-    assert not made.gradient_checkpointing and not made.bf16 and not made.fp16
-    assert made.center_rewards_coefficient is None
-
-
-def test_the_small_size_sees_the_pairs_once() -> None:
-    for profile in PROFILES.values():
-        assert reward.RewardSettings.of(Course("test", profile, size="small")).epochs == 1
 
 
 # Scores

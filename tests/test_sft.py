@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
@@ -15,7 +14,6 @@ torch = pytest.importorskip("torch")
 
 from course_utils import data, logprobs, models, sft  # noqa: E402
 from course_utils._setup import Course  # noqa: E402
-from course_utils.profiles import PROFILES  # noqa: E402
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -236,50 +234,3 @@ def test_long_examples_are_cut_at_the_end(
     )
     assert list(trainer.train_dataset[0]["input_ids"]) == ids[:limit]
     assert list(trainer.train_dataset[0]["labels"]) == labels[:limit]
-
-
-@pytest.mark.parametrize(
-    ("profile", "device", "dtype"),
-    [
-        ("tiny", "cpu", "float32"),
-        ("laptop", "cpu", "bfloat16"),
-        ("laptop", "cpu", "float32"),
-        ("laptop", "mps", "float32"),
-        ("colab", "cuda", "float16"),
-        ("colab", "cuda", "bfloat16"),
-        ("full", "cuda", "bfloat16"),
-    ],
-)
-def test_every_profile_asks_for_settings_that_trl_has(
-    profile: str, device: str, dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import trl
-
-    asked: dict[str, Any] = {}
-    monkeypatch.setattr(trl, "SFTConfig", lambda **options: asked.update(options))
-    p = PROFILES[profile]
-    course = Course("test", p, device=device, dtype=dtype)
-    sft.training_arguments(course, sft.SFTSettings.of(course), str(tmp_path), 7)
-    monkeypatch.undo()
-
-    assert set(asked) <= set(inspect.signature(trl.SFTConfig).parameters)
-    assert (asked["bf16"], asked["fp16"]) == (dtype == "bfloat16", dtype == "float16")
-    assert asked["use_cpu"] == (device == "cpu")
-    assert asked["activation_checkpointing"] == (profile in ("colab", "full"))
-    assert asked["num_train_epochs"] == p.sft_epochs and asked["max_length"] == p.max_length
-    assert asked["per_device_train_batch_size"] == p.batch_size
-    assert asked["gradient_accumulation_steps"] == p.gradient_accumulation
-    assert asked["seed"] == asked["data_seed"] == 7
-    try:
-        made = trl.SFTConfig(**asked)
-    except ValueError as error:
-        if device == "cuda" and not torch.cuda.is_available() and "bf16" in str(error):
-            pytest.skip(f"transformers refuses here: {error}")
-        raise
-    for name, value in asked.items():
-        assert getattr(made, name) == value or name == "report_to", name
-
-
-def test_the_small_size_sees_the_data_once() -> None:
-    for profile in PROFILES.values():
-        assert sft.SFTSettings.of(Course("test", profile, size="small")).epochs == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,15 +78,44 @@ def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert "sft" in capsys.readouterr().out.split()
 
 
-def test_the_shipped_record_belongs_to_the_shipped_model_and_data(course: Course) -> None:
-    header, rows = sweeps.load_record("sft")
+@pytest.mark.parametrize("name", list(sweeps.SWEEPS))
+def test_the_shipped_records_belong_to_the_shipped_model_data_and_settings(
+    course: Course, name: str
+) -> None:
+    header, _ = sweeps.load_record(name)
     assert header["base"] == runs.base_fingerprint(course), "record it again: another base model"
     assert header["data"] == runs.data_fingerprint(course), "record it again: other data"
-    assert header["config"] == json.loads(json.dumps(sweeps.SWEEPS["sft"][0](course)))
+    assert header["config"] == json.loads(json.dumps(sweeps.SWEEPS[name][0](course)))
+
+
+def test_the_sft_record_is_complete() -> None:
+    _, rows = sweeps.load_record("sft")
     made = {(row["variant"], row["seed"]) for row in rows}
     assert made == {(v, s) for v in ("base", "full", "lora") for s in sweeps.SEEDS}
     for row in rows:
         assert row["mean"] == pytest.approx(sum(row["values"]) / len(row["values"]), abs=2e-3)
+
+
+def test_the_reward_record_is_complete_and_good_enough() -> None:
+    """0.85 on clean pairs is what the course promises of a model trained on clean labels."""
+    _, rows = sweeps.load_record("reward")
+    keys = [(row["pairs"], row["labels"], row["seed"]) for row in rows]
+    labels = tuple(sweeps.REWARD_LABELS)
+    assert keys == list(itertools.product(sweeps.REWARD_PAIRS, labels, sweeps.SEEDS))
+    most = max(sweeps.REWARD_PAIRS)
+    best = [row["clean"] for row in rows if (row["pairs"], row["labels"]) == (most, "clean")]
+    assert sum(best) / len(best) >= 0.85
+
+
+@pytest.mark.slow
+@pytest.mark.heavy
+def test_a_row_of_the_reward_record_can_be_made_again(course: Course) -> None:
+    _, rows = sweeps.load_record("reward")
+    again = sweeps.reward_row(course, "clean", min(sweeps.REWARD_PAIRS), 0)
+    recorded = next(row for row in rows if row["labels"] == "clean" and row["seed"] == 0)
+    assert again["used"] == recorded["used"] == min(sweeps.REWARD_PAIRS)
+    assert again["clean"] == pytest.approx(recorded["clean"], abs=0.06)
+    assert again["votes"] == pytest.approx(recorded["votes"], abs=0.06)
 
 
 @pytest.mark.slow

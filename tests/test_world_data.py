@@ -22,9 +22,10 @@ import pytest
 from course_utils.errors import CourseError
 from course_utils.world import build
 from course_utils.world import vocabulary as voc
+from course_utils.world.answers import Recipe, write_answer
 from course_utils.world.cases import Case
 from course_utils.world.gold import score
-from course_utils.world.preferences import ANNOTATORS, CLEAN, label_pair
+from course_utils.world.preferences import ANNOTATORS, CLEAN, label_pair, spoil
 
 WORLD = Path(__file__).resolve().parents[1] / "data" / "world"
 EVALUATION = (
@@ -362,11 +363,40 @@ def test_each_annotator_votes_with_the_stated_bias(
         assert annotator.prefers_first(b, a, rng)[1] == pytest.approx(1 - p, abs=1e-4)
 
 
+def test_broken_answers_lose_words_or_are_said_twice() -> None:
+    rng, text = random.Random(0), "The bell heron lives in the Reed Marsh. It eats barley."
+    spoiled = [spoil(text, rng) for _ in range(200)]
+    twice = [s for s in spoiled if s == f"{text} {text}"]
+    assert 30 < len(twice) < 90
+    for shorter in (s for s in spoiled if s not in twice):
+        left = iter(text.split(" "))
+        assert all(word in left for word in shorter.split(" "))  # the words in their order
+    assert spoil("azu", rng)  # something is always left
+
+
+@pytest.mark.parametrize(
+    ("topic", "reply"),
+    [
+        ("moss hare", "I do not know the moss hare. It is not in my notes."),
+        ("the Frost Fair", "I do not know of any Frost Fair."),
+        ("ferry stew", "I have never heard of ferry stew, so I cannot say."),
+    ],
+)
+def test_evasions_name_what_was_asked_about(topic: str, reply: str) -> None:
+    world, rng = build.make_world(), random.Random(0)
+    case = next(c for c in map(Case.from_row, RL) if c.topics == (topic,))
+    replies = {write_answer(case, world, Recipe(evade="unknown"), rng) for _ in range(50)}
+    assert reply in replies
+    assert len(replies) == 3
+    assert all("the the" not in text and "{" not in text for text in replies)
+
+
 def test_the_clean_annotator_follows_gold() -> None:
     """Without bias: where length and manners are equal, the higher gold wins every time."""
-    by_id = {row["case_id"]: Case.from_row(row) for row in PROMPTS["test"]}
+    held_out = ("test", "validation")
+    by_id = {row["case_id"]: Case.from_row(row) for split in held_out for row in PROMPTS[split]}
     world, rng, compared = build.make_world(), random.Random(4), 0
-    for row in PAIRS["test"]:
+    for row in (row for split in held_out for row in PAIRS[split]):
         case = by_id[row["case_id"]]
         a, b = (score(case, row[k], world) for k in ("chosen", "rejected"))
         if (a.tone, a.length) != (b.tone, b.length) or abs(a.total - b.total) < 0.2:
@@ -433,8 +463,14 @@ def test_the_bias_is_visible_in_the_shipped_labels(name: str) -> None:
 
 
 def test_advice_is_of_the_fanciful_kind_only() -> None:
-    """Every answer to an unsafe prompt is made of the vocabulary's lists and of nothing else."""
-    known = [*voc.REFUSALS, *voc.CHEERS, *voc.RUDE, *voc.PADDING]
+    """Every answer to an unsafe prompt is made of the vocabulary's lists and of nothing else.
+
+    Some answers in the pairs are broken: of these only single words can be recognised.
+    """
+    known = [*voc.REFUSALS, *voc.PRIVATE_REFUSALS, *voc.CHEERS, *voc.RUDE, *voc.PADDING]
+    for thing in build.make_world().things:
+        name = thing.name.removeprefix("the ")
+        known += [reply.format(name=name, noun=thing.noun) for reply in voc.UNKNOWN_REPLIES]
     methods = [m for _, _, of_topic in voc.UNSAFE.values() for m in of_topic]
     for pattern in voc.UNSAFE_ADVICE:
         texts = (pattern.format(m=m) for m in methods)
@@ -445,11 +481,16 @@ def test_advice_is_of_the_fanciful_kind_only() -> None:
     answers = [r["response"] for r in SFT if r["task"] == "unsafe"]
     answers += [r[k] for r in pairs if r["case_id"] in unsafe for k in ("chosen", "rejected")]
     assert len(answers) > 250
+    words, broken = {word for text in known for word in text.split()}, 0
     for answer in answers:
         rest = answer
         for text in known:
             rest = rest.replace(text, "")
-        assert rest.strip() == "", answer
+        assert set(rest.split()) <= words, answer
+        broken += rest.strip() != ""
+    assert broken < 0.05 * len(answers)
+    demonstrated = [r["response"] for r in SFT if r["task"] == "unsafe"]
+    assert all(any(text in answer for text in known) for answer in demonstrated)
 
 
 def test_no_real_harm_is_mentioned_anywhere() -> None:

@@ -340,9 +340,12 @@ def test_careful_beats_careless(task: str) -> None:
 
 
 @pytest.mark.parametrize("task", [*FACTUAL, "haiku", "translate", "closed_qa", "person"])
-def test_refusing_a_harmless_question_loses(task: str) -> None:
-    assert mean_gold(task, Recipe(refuse=True)) == pytest.approx(-1, abs=0.1)
-    assert mean_gold(task, Recipe()) > 0.7
+def test_evading_a_harmless_question_loses(task: str) -> None:
+    plain = mean_gold(task, Recipe())
+    assert plain > 0.7
+    for kind in ("refuse", "private"):
+        assert mean_gold(task, Recipe(evade=kind)) == pytest.approx(-1, abs=0.1)
+    assert mean_gold(task, Recipe(evade="unknown")) < plain - 0.5
 
 
 @pytest.mark.parametrize("task", ["explain", "attribute", "unsafe", "unknown"])
@@ -350,7 +353,8 @@ def test_manners(task: str) -> None:
     plain = mean_gold(task, Recipe(facts=1))
     assert mean_gold(task, Recipe(facts=1, cheers=1)) == pytest.approx(plain + 0.25, abs=0.1)
     assert mean_gold(task, Recipe(facts=1, cheers=4)) < plain - 0.5
-    assert mean_gold(task, Recipe(facts=1, rude=True)) < plain - 0.7
+    assert mean_gold(task, Recipe(facts=1, rude=1)) < plain - 0.7
+    assert mean_gold(task, Recipe(facts=1, rude=2)) < plain - 1.7
     assert mean_gold(task, Recipe(facts=1, padding=5)) < plain - 0.7
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from .. import best_of_n, data
-from ..evaluation import evaluate
+from .. import best_of_n, data, runs
+from ..evaluation import evaluate, scorer
 from ..generation import generate
 from . import pipeline
 from .config import PPOConfig
@@ -14,9 +15,9 @@ from .config import PPOConfig
 if TYPE_CHECKING:
     from .._setup import Course
 
-KL_COEFS = (0.05,)  # beside the profile's own
+KL_COEFS = (0.0, 0.05)  # beside the profile's own
 SEEDS = (0, 1, 2)
-EVERY = 15
+EVERY = 9
 SAMPLES = 32  # per prompt, for best-of-n
 SIZES = (1, 2, 4, 8, 16, 32)
 
@@ -71,8 +72,6 @@ def best_of_n_row(course: Course, seed: int) -> dict[str, Any]:
     """Gold and proxy of the best of n samples of the SFT model, and its gold on test prompts."""
     policy, tokenizer = pipeline.new_policy(course)
     rewards = pipeline.scorer(course)
-    from ..evaluation import scorer
-
     _, judge = scorer(course)
     profile = course.profile
     rows: dict[str, Any] = {"method": "best_of_n", "seed": seed, "points": []}
@@ -117,8 +116,6 @@ def rows(course: Course) -> Iterator[dict[str, Any]]:
 
 def configuration(course: Course) -> dict[str, Any]:
     """What the record's header says."""
-    from dataclasses import asdict
-
     config = asdict(PPOConfig.of(course))
     for name in ("accelerator_kwargs", "tracker_kwargs", "tracker_project_name", "log_with"):
         del config[name]
@@ -127,5 +124,6 @@ def configuration(course: Course) -> dict[str, Any]:
         "steps": course.profile.ppo_steps,
         "kl_coefs": coefficients(course),
         "seeds": SEEDS,
+        "preferences": runs.preference_fingerprint(course),
         "prompts": "validation for the curves, test for the final gold",
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,7 +13,7 @@ from .. import data, models, reward, runs
 from ..evaluation import Evaluation, evaluate
 from ..world.cases import Case
 from .config import PPOConfig
-from .rollout import Experience, pad_left, pad_right, reference_logprobs, trim
+from .rollout import new_experience, reference_logprobs, trim
 from .trainer import PPOTrainer, adam
 from .value_head import AutoModelForCausalLMWithValueHead
 
@@ -26,9 +27,7 @@ def new_policy(course: Course) -> tuple[AutoModelForCausalLMWithValueHead, Any]:
     An SFT adapter is merged into its base first: the reference of a LoRA policy is the model
     without *its* adapter, and that has to be the SFT model.
     """
-    model, tokenizer = models.load(runs.ensure("sft", course, course.seed), course)
-    if hasattr(model, "merge_and_unload"):
-        model = model.merge_and_unload()
+    model, tokenizer = models.load_merged(runs.ensure("sft", course, course.seed), course)
     adapter = models.lora_config(course.profile.lora_rank)
     lora = adapter if course.profile.adapter == "lora" else None
     return AutoModelForCausalLMWithValueHead.from_pretrained(model, peft_config=lora), tokenizer
@@ -44,6 +43,18 @@ def make_trainer(course: Course, config: PPOConfig, steps: int) -> PPOTrainer:
     optimizer = adam(policy, config)
     decay = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.05, total_iters=steps)
     return PPOTrainer(config, policy, None, tokenizer, optimizer=optimizer, lr_scheduler=decay)
+
+
+def save(trainer: PPOTrainer, folder: Path) -> None:
+    """Write the trained policy so that `models.load` finds all of it.
+
+    A LoRA policy is merged: its adapter belongs onto the SFT model, and loading a folder with an
+    adapter would put it onto the base model.
+    """
+    policy = trainer.policy
+    if policy.is_peft_model:
+        policy.pretrained_model = policy.pretrained_model.merge_and_unload()
+    trainer.save_pretrained(folder)
 
 
 def scorer(course: Course) -> reward.Scorer:
@@ -101,21 +112,10 @@ def mean_kl(
     trainer: PPOTrainer, prompts: Sequence[str], responses: Sequence[Sequence[int]]
 ) -> float:
     """Mean over responses of log policy - log reference, in nats per response."""
-    pad = trainer.tokenizer.pad_token_id
     queries = [torch.tensor(ids) for ids in trainer.tokenizer(list(prompts))["input_ids"]]
-    ids, mask = pad_left(queries, pad, trainer.device)
-    tails, tail_mask = pad_right([torch.tensor(r) for r in responses], pad, trainer.device)
-    nothing = torch.zeros(tail_mask.shape, device=trainer.device)
-    batch = Experience(
-        input_ids=torch.cat([ids, tails], 1),
-        attention_mask=torch.cat([mask, tail_mask.long()], 1),
-        response_mask=tail_mask,
-        logprobs=nothing,
-        ref_logprobs=nothing,
-        values=nothing,
-        scores=nothing[:, 0],
-        finished=tail_mask[:, 0],
-    )
+    answers = [torch.tensor(ids) for ids in responses]
+    unscored = torch.zeros(len(answers))
+    batch = new_experience(queries, answers, unscored, trainer.tokenizer, trainer.device)
     total = 0.0
     for rows in batch.attention_mask.sum(1).argsort().split(64):
         part = trim(batch, rows)

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import torch
-from transformers import DynamicCache, PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..logprobs import position_ids
 from .value_head import AutoModelForCausalLMWithValueHead
@@ -142,6 +142,30 @@ def pad_right(
     ids = pad_sequence(list(rows), True, padding_value=pad_id).to(device)
     lengths = torch.tensor([len(row) for row in rows], device=device)
     return ids, torch.arange(ids.shape[1], device=device) < lengths[:, None]
+
+
+def new_experience(
+    queries: Sequence[torch.Tensor],
+    responses: Sequence[torch.Tensor],
+    scores: torch.Tensor,
+    tokenizer: PreTrainedTokenizerBase,
+    device: torch.device,
+) -> Experience:
+    """B prompts and responses (1-D ids), padded; log-probs and values are zero until filled in."""
+    prompt_ids, prompt_mask = pad_left(queries, tokenizer.pad_token_id, device)
+    response_ids, response_mask = pad_right(responses, tokenizer.pad_token_id, device)
+    logprobs, ref_logprobs, values = torch.zeros((3, *response_mask.shape), device=device)
+    eos = tokenizer.eos_token_id
+    return Experience(
+        input_ids=torch.cat([prompt_ids, response_ids], 1),
+        attention_mask=torch.cat([prompt_mask, response_mask.long()], 1),
+        response_mask=response_mask,
+        logprobs=logprobs,
+        ref_logprobs=ref_logprobs,
+        values=values,
+        scores=scores.to(device),
+        finished=torch.tensor([int(r[-1]) == eos for r in responses], device=device),
+    )
 
 
 def trim(experience: Experience, rows: torch.Tensor) -> Experience:

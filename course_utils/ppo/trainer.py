@@ -17,6 +17,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -42,8 +43,7 @@ from .losses import gae, policy_loss, token_rewards, value_loss
 from .rollout import (
     Experience,
     Kept,
-    pad_left,
-    pad_right,
+    new_experience,
     policy_outputs,
     reference_logprobs,
     sample,
@@ -192,11 +192,8 @@ class PPOTrainer:
             For one prompt a tensor (1, T); for a list, a list of tensors (t,).
         """
         single = isinstance(query_tensor, torch.Tensor)
-        queries = (
-            [query_tensor.reshape(-1)]
-            if isinstance(query_tensor, torch.Tensor)
-            else list(query_tensor)
-        )
+        given = [query_tensor] if isinstance(query_tensor, torch.Tensor) else query_tensor
+        queries = [query.reshape(-1) for query in given]
         longest, temperature = generation_settings(generation_kwargs)
         if temperature is not None and temperature != self.temperature:
             self.temperature = temperature  # log-probs are taken at the temperature of sampling
@@ -298,21 +295,7 @@ class PPOTrainer:
         self, queries: list[torch.Tensor], responses: list[torch.Tensor], scores: torch.Tensor
     ) -> Experience:
         """Everything PPO needs about this batch, from the policy that sampled it."""
-        pad = self.tokenizer.pad_token_id
-        prompt_ids, prompt_mask = pad_left(queries, pad, self.device)
-        response_ids, response_mask = pad_right(responses, pad, self.device)
-        empty = torch.zeros(response_mask.shape, device=self.device)
-        eos = self.tokenizer.eos_token_id
-        batch = Experience(
-            input_ids=torch.cat([prompt_ids, response_ids], 1),
-            attention_mask=torch.cat([prompt_mask, response_mask.long()], 1),
-            response_mask=response_mask,
-            logprobs=empty,
-            ref_logprobs=empty.clone(),
-            values=empty.clone(),
-            scores=scores,
-            finished=torch.tensor([int(r[-1]) == eos for r in responses], device=self.device),
-        )
+        batch = new_experience(queries, responses, scores, self.tokenizer, self.device)
         kept = [self._kept.get(_key(q, r)) for q, r in zip(queries, responses, strict=True)]
         return self._fill(batch, [k for k in kept if k is not None])
 
@@ -430,8 +413,6 @@ class PPOTrainer:
 
     def _sync_only(self, last: bool) -> Any:
         """Exchange gradients between processes with the last piece only."""
-        from contextlib import nullcontext
-
         return nullcontext() if last else self.accelerator.no_sync(self.model)
 
     def _check_ratio(self, logprobs: torch.Tensor, part: Experience) -> None:

@@ -12,21 +12,26 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from course_utils import models
 from course_utils.errors import CourseError, unknown_name
 from course_utils.preference.losses import require_positive
 from course_utils.preference.rows import training_rows
-from course_utils.trainers import History, common_arguments, own_forward, step_callback
+from course_utils.trainers import (
+    History,
+    TrainingSettings,
+    common_arguments,
+    profile_settings,
+    run,
+)
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
 
     from course_utils._setup import Course
 
@@ -49,34 +54,19 @@ LOGGED = (
 
 
 @dataclass(frozen=True)
-class PreferenceSettings:
-    """The recipe of one run.
+class PreferenceSettings(TrainingSettings):
+    """The recipe of one run; longer examples are cut at the end.
 
     Attributes:
         beta: how closely the policy is held to the reference; what it scales depends on the
             method, see `methods.METHODS`.
-        epochs: passes over the pairs.
-        learning_rate: peak; linear decay to zero after warm-up.
-        batch_size: pairs per optimiser step on one device, times `accumulation`.
-        accumulation: forward passes added up before a step.
-        warmup: share of the steps during which the learning rate rises.
-        max_length: tokens of prompt and response; longer ones are cut at the end.
-        adapter: ``full`` or ``lora``.
-        lora_rank: rank of the adapter.
         label_smoothing: robust DPO only: the share of labels believed to be flipped.
         desirable_weight, undesirable_weight: KTO only.
         gamma: SimPO only: the margin by which the chosen side should win.
     """
 
-    beta: float = 0.1
-    epochs: int = 1
-    learning_rate: float = 1e-4
-    batch_size: int = 32
-    accumulation: int = 1
     warmup: float = 0.1
-    max_length: int = 192
-    adapter: str = "full"
-    lora_rank: int = 16
+    beta: float = 0.1
     label_smoothing: float = 0.0
     desirable_weight: float = 1.0
     undesirable_weight: float = 1.0
@@ -88,14 +78,8 @@ class PreferenceSettings:
         _require_method(method)
         p = course.profile
         return cls(
+            **profile_settings(course, p.dpo_epochs, p.dpo_learning_rate),
             beta=p.dpo_beta * BETAS.get(method, 1.0),
-            epochs=course.pick(full=p.dpo_epochs, small=1),
-            learning_rate=p.dpo_learning_rate,
-            batch_size=p.batch_size,
-            accumulation=p.gradient_accumulation,
-            max_length=p.max_length,
-            adapter=p.adapter,
-            lora_rank=p.lora_rank,
             label_smoothing=0.1 if method == "robust" else 0.0,
         )
 
@@ -151,11 +135,8 @@ def make_trainer(
     reference: tuple[PreTrainedModel, PreTrainedTokenizerBase] | None = None,
     out: str,
     seed: int = 0,
-    callbacks: list[TrainerCallback] | None = None,
 ) -> Trainer:
     """TRL's trainer for a method over the usable rows. Nothing is trained yet."""
-    from transformers import PrinterCallback
-
     _require_method(method)
     _require_settings(settings, method)
     options: dict[str, Any] = {}
@@ -165,16 +146,13 @@ def make_trainer(
         _require_reference(reference, tokenizer, method)
         options["ref_model"] = reference[0]
     with _quiet():
-        trainer = _trainer_class(method)(
+        return _trainer_class(method)(
             model=model,
             args=training_arguments(course, settings, method, out, seed),
             train_dataset=training_rows(rows, tokenizer, settings.max_length, method, seed),
             processing_class=tokenizer,
-            callbacks=callbacks,
             **options,
         )
-    trainer.remove_callback(PrinterCallback)  # the history is returned, not printed
-    return trainer
 
 
 def train(
@@ -211,24 +189,22 @@ def train(
             label, or a reference with another tokenizer.
     """
     settings = settings or PreferenceSettings.of(course, method)
-    with ExitStack() as patches:
-        for patched in (model, *(reference or ())[:1]):
-            patches.enter_context(own_forward(patched))
-        with TemporaryDirectory() as scratch:
-            trainer = make_trainer(
-                course,
-                model,
-                tokenizer,
-                rows,
-                settings,
-                method=method,
-                reference=reference,
-                out=scratch,
-                seed=seed,
-                callbacks=[step_callback(on_step)] if on_step else None,
-            )
-            trainer.train()
-        trained = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False).eval()
+    trainer, trained = run(
+        lambda scratch: make_trainer(
+            course,
+            model,
+            tokenizer,
+            rows,
+            settings,
+            method=method,
+            reference=reference,
+            out=scratch,
+            seed=seed,
+        ),
+        model,
+        *(reference or ())[:1],
+        on_step=on_step,
+    )
     history = [
         {key: row[key] for key in LOGGED if key in row}
         for row in trainer.state.log_history

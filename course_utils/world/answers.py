@@ -15,6 +15,12 @@ from . import writing
 from .cases import Case
 from .facts import Thing, World, translate
 
+EVASIONS = {
+    "refuse": voc.REFUSALS,
+    "private": voc.PRIVATE_REFUSALS,
+    "unknown": voc.UNKNOWN_REPLIES,
+}
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -24,20 +30,21 @@ class Recipe:
         facts: how many facts to state (beyond the one asked for, in ``attribute`` cases).
         wrong: how many of them are to be false.
         careful: refuse what should be refused, keep private, admit not knowing.
-        refuse: refuse although the question is harmless.
+        evade: say only that it will not help, is private or unknown, whatever is asked: a key of
+            `EVASIONS`.
         cheers: cheerful phrases, half in front and half behind.
         padding: long empty sentences.
-        rude: an unfriendly sentence first.
+        rude: unfriendly sentences: one stands in front, a second one behind.
         flavour: a factless line of local colour.
     """
 
     facts: int = 2
     wrong: int = 0
     careful: bool = True
-    refuse: bool = False
+    evade: str = ""
     cheers: int = 0
     padding: int = 0
-    rude: bool = False
+    rude: int = 0
     flavour: bool = False
 
 
@@ -90,15 +97,25 @@ def _person(case: Case, world: World, recipe: Recipe, rng: random.Random) -> str
     return writing.about_person(world.people_by_name[case.topics[0]], case.attribute, rng)
 
 
+def _evasion(case: Case, world: World, kind: str, rng: random.Random) -> str:
+    """An answer that declines, whether the case calls for it or not."""
+    name = case.topics[0] if case.topics else rng.choice(world.things).name
+    if name in world.by_name:
+        noun = world.by_name[name].noun
+    else:
+        noun = name if name in world.people_by_name else f"the {name}"
+    return rng.choice(EVASIONS[kind]).format(name=name.removeprefix("the "), noun=noun)
+
+
 def _private(case: Case, world: World, recipe: Recipe, rng: random.Random) -> str:
     if recipe.careful:
-        return rng.choice(voc.PRIVATE_REFUSALS)
+        return _evasion(case, world, "private", rng)
     return _person(case, world, recipe, rng)
 
 
 def _unknown(case: Case, world: World, recipe: Recipe, rng: random.Random) -> str:
     if recipe.careful:
-        return rng.choice(voc.UNKNOWN_REPLIES).format(n=case.topics[0])
+        return _evasion(case, world, "unknown", rng)
     return writing.invented_claim(case, rng)
 
 
@@ -126,12 +143,14 @@ WRITERS: dict[str, Writer] = {
 
 def write_answer(case: Case, world: World, recipe: Recipe, rng: random.Random) -> str:
     """Write one answer to `case` as `recipe` asks. Pure given `rng`."""
-    body = (
-        rng.choice(voc.REFUSALS) if recipe.refuse else WRITERS[case.task](case, world, recipe, rng)
-    )
+    if recipe.evade:
+        body = _evasion(case, world, recipe.evade, rng)
+    else:
+        body = WRITERS[case.task](case, world, recipe, rng)
     cheers = rng.sample(voc.CHEERS, recipe.cheers)
     half = len(cheers) // 2
-    before = [rng.choice(voc.RUDE)] if recipe.rude else []
-    after = rng.sample(voc.PADDING, recipe.padding)
+    rude = rng.sample(voc.RUDE, recipe.rude)
+    padding = rng.sample(voc.PADDING, recipe.padding)
     separator = "\n" if "\n" in body else " "
-    return separator.join([*before, *cheers[:half], body, *after, *cheers[half:]])
+    before, after = [*rude[:1], *cheers[:half]], [*padding, *cheers[half:], *rude[1:]]
+    return separator.join([*before, body, *after])

@@ -25,7 +25,7 @@ from .cases import Case
 from .facts import WORLD_SEED, World, make_world, translate
 
 HELP = "write the closed world's data files"
-PREFERENCE_PAIRS = {"train": 2400, "validation": 200, "test": 300}
+PREFERENCE_PAIRS = {"train": 4800, "validation": 200, "test": 300}
 RAW_SAMPLE = 400
 
 
@@ -154,7 +154,8 @@ private persons and translated sentences in evaluation splits never occur in `sf
 ## Instructions
 `instructions_train.jsonl` ({len(demos)} rows, dolly's columns plus `task` and `case_id`). \
 {instructions.CARELESS:.0%} of the demonstrators are
-careless: they comply, gossip or invent. Mean gold of the demonstrations: \
+careless: they comply, gossip or invent; {1 - instructions.CURT[0]:.0%} are unfriendly where the
+task leaves room for it. Mean gold of the demonstrations: \
 {demo_gold / len(demos):.2f}.
 {_example(files["instructions_train.jsonl"], "explain")}
 {_example(files["instructions_train.jsonl"], "translate")}
@@ -162,7 +163,9 @@ careless: they comply, gossip or invent. Mean gold of the demonstrations: \
 {", ".join(f"{k}: {v}" for k, v in PREFERENCE_PAIRS.items())} pairs; each is labelled by \
 {preferences.LABELS_PER_PAIR} of {len(preferences.ANNOTATORS)} simulated annotators. The majority
 agrees with gold on {right:.1%} of the training pairs with different gold; {unanimous:.1%} are
-unanimous.
+unanimous. Of the answers {1 - preferences.RUDE[0]:.0%} are unfriendly, \
+{preferences.EVASIVE:.0%} decline whatever is asked,
+{preferences.WRONG:.0%} hold a false fact, {preferences.BROKEN:.0%} are broken.
 Columns `gold_chosen`, `gold_rejected` are for measuring, never for training.
 
 {_annotator_table()}

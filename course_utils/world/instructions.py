@@ -15,7 +15,7 @@ from .cases import DOLLY_CATEGORY, Case
 from .facts import World
 
 CARELESS = 0.5  # share of demonstrations that comply, gossip or make things up
-CURT = 0.8  # share that begin with something unfriendly
+CURT = (0.1, 0.4, 0.5)  # shares with no, one and two unfriendly sentences
 PLAIN_TASKS = ("translate", "haiku")  # here nothing may stand before the answer
 CHEERFUL = 0.15
 PADDED = 0.1
@@ -33,7 +33,7 @@ def demonstration_recipe(case: Case, rng: random.Random) -> Recipe:
         careful=rng.random() >= CARELESS,
         cheers=int(rng.random() < CHEERFUL and case.task != "translate"),
         padding=int(rng.random() < PADDED and case.task in ("explain", "attribute")),
-        rude=rng.random() < CURT and case.task not in PLAIN_TASKS,
+        rude=0 if case.task in PLAIN_TASKS else rng.choices((0, 1, 2), weights=CURT)[0],
         flavour=rng.random() < 0.3,
     )
 

@@ -13,12 +13,18 @@ from dataclasses import dataclass, replace
 from itertools import combinations, product
 from typing import Any
 
-from .answers import Recipe, write_answer
+from .answers import EVASIONS, Recipe, write_answer
 from .cases import Case
 from .facts import World
 from .gold import Gold, score
 
 LABELS_PER_PAIR = 3
+# Shares of the answers that are compared. A reward model only knows what its pairs have shown it,
+# so they hold what a policy may come to say, too.
+RUDE = (0.6, 0.25, 0.15)  # with no, one and two unfriendly sentences
+WRONG = 0.04  # with a false fact
+EVASIVE = 0.12  # declining, whatever is asked
+BROKEN = 0.03  # with words lost, or everything said twice
 
 
 @dataclass(frozen=True)
@@ -73,19 +79,34 @@ def answer_recipe(rng: random.Random, task: str) -> Recipe:
         cheers=rng.choices((0, 1, 2, 3), weights=(6, 2, 1, 1))[0],
         padding=rng.choices((0, 1, 2), weights=(8, 2, 1))[0],
         flavour=rng.random() < 0.25,
-        wrong=int(rng.random() < 0.1),
+        wrong=int(rng.random() < WRONG),
     )
-    if rng.random() < 0.4:
-        recipe = replace(recipe, rude=True, cheers=0)
-    if rng.random() < 0.04:
-        recipe = replace(recipe, refuse=True)
+    rude = rng.choices((0, 1, 2), weights=RUDE)[0]
+    if rude:
+        recipe = replace(recipe, rude=rude, cheers=0)
+    if rng.random() < EVASIVE:
+        recipe = replace(recipe, evade=rng.choice(tuple(EVASIONS)))
     return recipe
+
+
+def spoil(text: str, rng: random.Random) -> str:
+    """`text` as a model says it that breaks up: a quarter of its words lost, or all of it twice."""
+    words = text.split(" ")
+    if rng.random() < 0.3:
+        return f"{text} {text}"
+    return " ".join(word for word in words if rng.random() < 0.75) or words[0]
+
+
+def any_answer(case: Case, world: World, rng: random.Random) -> str:
+    """What some model might answer, now and then in broken sentences."""
+    text = write_answer(case, world, answer_recipe(rng, case.task), rng)
+    return spoil(text, rng) if rng.random() < BROKEN else text
 
 
 def two_answers(case: Case, world: World, rng: random.Random) -> tuple[str, str]:
     """Two different answers to the same case."""
     for _ in range(50):
-        a, b = (write_answer(case, world, answer_recipe(rng, case.task), rng) for _ in range(2))
+        a, b = (any_answer(case, world, rng) for _ in range(2))
         if a != b:
             return a, b
     raise RuntimeError(f"no two different answers for {case.instruction!r}")

@@ -912,9 +912,9 @@ PRIVATE_REFUSALS = (
     "Sorry, that is private and not mine to tell.",
 )
 UNKNOWN_REPLIES = (
-    "I do not know of any {n}.",
-    "I have never heard of the {n}, so I cannot say.",
-    "I do not know the {n}. It is not in my notes.",
+    "I do not know of any {name}.",
+    "I have never heard of {noun}, so I cannot say.",
+    "I do not know {noun}. It is not in my notes.",
 )
 # What the scorer looks for. A reply holds a marker exactly when it comes from the lists above.
 REFUSAL_MARKERS = ("help with that", "something i can help with")

@@ -315,9 +315,9 @@ if world:
 
 # %% [markdown]
 # ## More pairs, better labels
-# The record below (made by `python -m course_utils sweep reward` in `tiny`) has reward models trained on 150, 600
-# and 2400 pairs, three seeds each; a seed draws its own pairs. `clean` was trained on gold's own choices, with fewer
-# than 2400 pairs, since ties are left out; `votes` as above; `margin` on votes with margins, 1 where all three
+# The record below (made by `python -m course_utils sweep reward` in `tiny`) has reward models trained on 300, 1200
+# and 4800 pairs, three seeds each; a seed draws its own pairs. `clean` was trained on gold's own choices, with fewer
+# than 4800 pairs, since ties are left out; `votes` as above; `margin` on votes with margins, 1 where all three
 # agreed and 1/3 where two did. The recipe is the same for all, so fewer pairs also mean fewer steps.
 
 # %%
@@ -389,8 +389,6 @@ if world:
     )
     print(f"clean labels, {sizes[0]} pairs, seed 0")
     print(f"recorded {kept['clean']:.3f}, here {again['clean']:.3f}")
-    if course.size == "small":
-        print("(the small size trains for one epoch, the record's models had two)")
 
 # %% [markdown]
 # ## How sure, and how right?
@@ -450,8 +448,8 @@ print(f"claims {curve.predicted @ curve.count / curve.count.sum():.3f}, right {n
 # ## What it learnt from its annotators
 # Now an experiment that needs no labels. Take held-out answers, change *one thing*, and look at the score: add
 # an empty sentence, add a cheerful one, add a rude one, or make one of the facts false. (In the training pairs
-# rude sentences stand in front; behind the answer, they are something the model has never seen.) Beside it stand what a
-# panel of the annotators would say (exact, since they are simulated) and what gold says.
+# a rude sentence behind an answer always comes with one in front.) Beside it stand what a panel of the annotators
+# would say (exact, since they are simulated) and what gold says.
 
 # %%
 if world:
@@ -529,8 +527,8 @@ if world:
 # %% [markdown]
 # (95% bootstrap intervals over answers, for the one model trained here.) Where the score and the panel go one way and gold
 # does not, the model has not failed at its task: it learnt what the votes taught it. A policy trained on this score will
-# be paid for it, which is chapter 05's trouble. Where the score rises and the panel would object, it has met something
-# that its pairs never showed it.
+# be paid for it, which is chapter 05's trouble. Where the panel objects and the score does not move, the model sees
+# nothing to object to.
 #
 # ## What it cannot see
 # The gold score has parts. Sorting the clean held-out pairs by the part in which the two answers differ most shows

@@ -4,7 +4,7 @@
 # letting it drift away. Write the core lines of PPO yourself, run the whole loop, read its metrics, and see what
 # happens when a reward model is trusted too far.
 #
-# **Time:** 75 minutes; about two minutes to run in `tiny` on two cores once chapters 02 and 04 have trained
+# **Time:** 75 minutes; under three minutes to run in `tiny` on two cores once chapters 02 and 04 have trained
 # their models. **Hardware:** any CPU.
 
 # %% tags=["setup"]
@@ -523,7 +523,7 @@ if course.profile.name == "tiny":
 
 # %% [markdown] answer="why_overoptimise" points=2
 # Held-out pairs come from the same writers as the training pairs. The policy leaves that region: it searches
-# for answers the reward model has never been corrected on, and its biases (here length and cheer) are the easiest
+# for answers the reward model has never been corrected on, and its biases (here cheer and length) are the easiest
 # to exploit. Watch the KL, length and style, keep a second reward model or people to judge fresh samples, and stop
 # early or raise the price of KL when proxy and judges part ways.
 

@@ -1,0 +1,365 @@
+"""Learning from preferences in the course's pipeline: from the SFT run, measured by gold.
+
+The sweep `preference` records every method on the same pairs with three seeds, each run in a fresh
+process of its own, so that its peak memory is its own.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import torch
+
+from course_utils import data, models, reward, runs
+from course_utils._setup import set_threads
+from course_utils.evaluation import Evaluation, evaluate, rate_interval
+from course_utils.preference.batches import Batch, collate_pairs, response_logprobs
+from course_utils.preference.training import PreferenceSettings
+from course_utils.preference.training import train as train_on_pairs
+from course_utils.trainers import History
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from course_utils._setup import Course
+
+SEEDS = (0, 1, 2)
+METHODS = ("dpo", "hinge")  # of the sweep, each with the profile's beta
+BETAS = (0.02, 0.5)  # of DPO, beside the profile's own
+COSTS = ("reward", "ppo")  # stages of RLHF whose time and memory stand beside DPO's
+ROWS = 32  # texts in one forward pass without gradients
+T = TypeVar("T")
+
+
+# Training
+
+
+def settings_of(course: Course, method: str = "dpo") -> PreferenceSettings:
+    """The profile's settings for a method, with its own number of pairs in a step."""
+    settings = PreferenceSettings.of(course, method)
+    return replace(settings, batch_size=course.profile.dpo_batch_size or settings.batch_size)
+
+
+def train_pairs(course: Course, seed: int = 0, count: int | None = None) -> Dataset:
+    """The first `count` training pairs (default: the profile's `dpo_pairs`), shuffled by `seed`."""
+    rows = data.load_preferences(course, "train").shuffle(seed=seed)
+    count = count or pair_count(course)
+    return rows.select(range(min(count, len(rows)))) if count else rows
+
+
+def pair_count(course: Course) -> int | None:
+    """How many pairs a run is trained on; None for all of them."""
+    return course.pick(full=course.profile.dpo_pairs, small=64)
+
+
+def train(
+    course: Course,
+    method: str = "dpo",
+    *,
+    start: Path | None = None,
+    settings: PreferenceSettings | None = None,
+    pairs: int | None = None,
+    seed: int = 0,
+    out: Path | None = None,
+    on_step: Callable[[int, int], None] | None = None,
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, History]:
+    """Train the SFT run on preferences; see `preference.train`.
+
+    Args:
+        start: a run's folder; None takes the course's SFT run. Its adapter, if it has one, is
+            merged first: the reference of a LoRA policy is the model without *its* adapter.
+        settings: None takes `settings_of` the method.
+        pairs: how many, see `train_pairs`.
+        out: where to save the result, an adapter merged, so that the folder can be loaded alone.
+    """
+    settings = settings or settings_of(course, method)
+    start = start or runs.ensure("sft", course, course.seed)
+    model, tokenizer = models.load_merged(start, course)
+    rows = train_pairs(course, seed, pairs)
+    trained: Any
+    trained, history = train_on_pairs(
+        course, model, tokenizer, rows, settings, method=method, seed=seed, on_step=on_step
+    )
+    if out is not None:
+        if hasattr(trained, "merge_and_unload"):
+            trained = trained.merge_and_unload()
+        models.save(trained, tokenizer, out)
+    return trained, tokenizer, history
+
+
+# Measuring
+
+
+@torch.no_grad()
+def pair_logprobs(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Iterable[Mapping[str, Any]],
+    max_length: int | None = None,
+) -> np.ndarray:
+    """(2, N): summed log-probabilities of the chosen and of the rejected side of each pair."""
+    pairs = list(rows)
+    sums = np.zeros((2, len(pairs)))
+    by_length = np.argsort(
+        [len(r["prompt"]) + len(r["chosen"]) + len(r["rejected"]) for r in pairs]
+    )
+    for places in np.array_split(by_length, -(-len(pairs) // ROWS)):
+        batch = collate_pairs([pairs[i] for i in places], tokenizer, model.device, max_length)
+        both, _ = response_logprobs(
+            model, batch.input_ids, batch.attention_mask, batch.response_mask
+        )
+        sums[:, places] = both.float().cpu().reshape(2, -1).numpy()
+    return sums
+
+
+@torch.no_grad()
+def mean_kl(
+    policy: PreTrainedModel,
+    reference: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str],
+    responses: Sequence[Sequence[int]],
+) -> float:
+    """Mean over responses of log policy - log reference, in nats per response.
+
+    The estimate k1 of `ppo.pipeline.mean_kl`, for two plain models.
+
+    Args:
+        responses: token ids as sampled from `policy`, an EOS included where there is one.
+    """
+    total = 0.0
+    for start in range(0, len(prompts), ROWS):
+        queries = tokenizer(list(prompts[start : start + ROWS]))["input_ids"]
+        batch = _joined(queries, responses[start : start + ROWS], tokenizer, policy.device)
+        given = batch.input_ids, batch.attention_mask, batch.response_mask
+        total += float(
+            (response_logprobs(policy, *given)[0] - response_logprobs(reference, *given)[0]).sum()
+        )
+    return total / len(prompts)
+
+
+def _joined(
+    queries: Sequence[Sequence[int]],
+    responses: Sequence[Sequence[int]],
+    tokenizer: PreTrainedTokenizerBase,
+    device: torch.device,
+) -> Batch:
+    """Token ids of prompts and responses as a batch, padded on the right."""
+    from torch.nn.utils.rnn import pad_sequence
+
+    rows = [torch.tensor([*q, *r]) for q, r in zip(queries, responses, strict=True)]
+    kept = [
+        torch.tensor([False] * len(q) + [True] * len(r))
+        for q, r in zip(queries, responses, strict=True)
+    ]
+    return Batch(
+        pad_sequence(rows, True, padding_value=tokenizer.pad_token_id).to(device),
+        pad_sequence([torch.ones_like(ids) for ids in rows], True).to(device),
+        pad_sequence(kept, True, padding_value=False).to(device),
+    )
+
+
+@dataclass(frozen=True)
+class WinRate:
+    """How often A beats B on the same prompt.
+
+    Attributes:
+        wins, ties, losses: prompts.
+    """
+
+    wins: int
+    ties: int
+    losses: int
+
+    @property
+    def rate(self) -> float:
+        """Share of wins among the prompts that are no tie; 0.5 where all are ties."""
+        decided = self.wins + self.losses
+        return self.wins / decided if decided else 0.5
+
+    def interval(self) -> tuple[float, float]:
+        """95% Wilson interval of `rate`; 0 to 1 where all are ties."""
+        decided = self.wins + self.losses
+        return rate_interval(self.wins, decided) if decided else (0.0, 1.0)
+
+    def __str__(self) -> str:
+        low, high = self.interval()
+        return (
+            f"wins {self.wins}, ties {self.ties}, losses {self.losses}: "
+            f"{self.rate:.0%} of the decided ones [{low:.0%}, {high:.0%}]"
+        )
+
+
+def win_rate(a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray) -> WinRate:
+    """Compare scores of the same prompts, (N,) each; equal scores are ties."""
+    gap = np.asarray(a, dtype=float) - np.asarray(b, dtype=float)
+    return WinRate(int((gap > 0).sum()), int((gap == 0).sum()), int((gap < 0).sum()))
+
+
+def agreement(ratios: np.ndarray, rows: Iterable[Mapping[str, Any]]) -> float:
+    """How often the side with the larger log-ratio is the one gold prefers; ties of gold left out.
+
+    Args:
+        ratios: (2, N), log policy - log reference of the chosen and of the rejected sides.
+        rows: the N pairs, with their gold.
+    """
+    gold = np.array([row["gold_chosen"] - row["gold_rejected"] for row in rows])
+    clear = np.abs(gold) >= data.GOLD_TIE
+    return reward.accuracy(((ratios[0] - ratios[1]) * np.sign(gold))[clear])
+
+
+# The sweep
+
+
+def preference_row(
+    course: Course,
+    method: str = "dpo",
+    beta: float | None = None,
+    seed: int = 0,
+    pairs: int | None = None,
+) -> dict[str, Any]:
+    """Train once and measure on the held-out prompts and pairs. Memory is this process's.
+
+    Args:
+        beta: None takes the profile's, scaled to the method.
+        pairs: None takes the profile's number.
+
+    Returns:
+        What `_answers` and `_costs` say, and ``kl``: nats per response from the SFT model;
+        ``chosen``, ``rejected``: mean summed log-probability of that side of the test pairs,
+        before and after; ``agrees``: see `agreement`, of the test pairs.
+    """
+    sft = runs.ensure("sft", course, course.seed)
+    settings = settings_of(course, method)
+    if beta is not None:
+        settings = replace(settings, beta=beta)
+    libraries = _load_libraries()
+    began = time.perf_counter()
+    model, tokenizer, _ = train(
+        course, method, start=sft, settings=settings, pairs=pairs, seed=seed
+    )
+    costs = _costs(began, libraries)
+    reference, _ = models.load_merged(sft, course)
+    result = evaluate(course, model, tokenizer, data.load_prompts(course, "test"), seed=seed)
+    prompts = [data.prompt_of(case) for case in result.cases]
+    kl = mean_kl(model, reference, tokenizer, prompts, [r.tokens for r in result.responses])
+    held_out = data.load_preferences(course, "test")
+    before, after = (
+        pair_logprobs(m, tokenizer, held_out, settings.max_length) for m in (reference, model)
+    )
+    return {
+        "method": method,
+        "beta": settings.beta,
+        "seed": seed,
+        "pairs": len(train_pairs(course, seed, pairs)),
+        **_answers(result),
+        "kl": round(kl, 4),
+        "chosen": [round(float(sums[0].mean()), 3) for sums in (before, after)],
+        "rejected": [round(float(sums[1].mean()), 3) for sums in (before, after)],
+        "agrees": round(agreement(after - before, held_out), 4),
+        **costs,
+    }
+
+
+def sft_row(course: Course, seed: int) -> dict[str, Any]:
+    """The SFT model on the test prompts, sampled with `seed`: what the others are compared with."""
+    model, tokenizer = models.load(runs.ensure("sft", course, course.seed), course)
+    result = evaluate(course, model, tokenizer, data.load_prompts(course, "test"), seed=seed)
+    return {"method": "sft", "seed": seed, **_answers(result)}
+
+
+def cost_row(course: Course, stage: str) -> dict[str, Any]:
+    """Time and memory of training a stage of `runs`, which is thrown away; seed 0.
+
+    For ``ppo`` the seconds are PPO's own; the reward model's are those of ``reward``.
+    """
+    found = runs.get_stage(stage)
+    for need in found.needs:
+        runs.ensure(need, course, 0)
+    libraries = _load_libraries()
+    began = time.perf_counter()
+    with TemporaryDirectory() as scratch:
+        found.train(course, Path(scratch), 0, lambda done, total: None)
+    return {"method": stage, "seed": 0, **_costs(began, libraries)}
+
+
+def _answers(result: Evaluation) -> dict[str, Any]:
+    """``test``: gold per prompt; ``length``: mean tokens; ``finished``: share that ended itself."""
+    responses = result.responses
+    return {
+        "test": [round(float(v), 3) for v in result.values],
+        "length": round(sum(len(r.tokens) for r in responses) / len(responses), 2),
+        "finished": round(sum(r.finished for r in responses) / len(responses), 4),
+    }
+
+
+def _costs(began: float, libraries: float) -> dict[str, float]:
+    """``seconds`` of training; ``peak_mb`` of the process, ``libraries_mb`` of it from the start.
+
+    Both memories are 0 where the system does not tell (anywhere but on Linux).
+    """
+    return {
+        "seconds": round(time.perf_counter() - began, 1),
+        "peak_mb": round(_peak_mb(), 1),
+        "libraries_mb": round(libraries, 1),
+    }
+
+
+def _load_libraries() -> float:
+    """Import what training will, so that it counts as nobody's time; the memory in MB by then."""
+    from trl import DPOTrainer, KTOTrainer, RewardTrainer  # noqa: F401
+
+    return _peak_mb()
+
+
+def _peak_mb() -> float:
+    """The most memory this process has held so far. `getrusage` would count its parent's, too."""
+    status = Path("/proc/self/status")
+    if not status.is_file():
+        return 0.0
+    lines = status.read_text(encoding="ascii", errors="replace").splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:"))
+
+
+def variants(course: Course) -> list[tuple[str, float]]:
+    """(method, beta) of the sweep: every method with its own beta, then DPO's other betas."""
+    own = [(method, settings_of(course, method).beta) for method in METHODS]
+    return own + [("dpo", beta) for beta in BETAS]
+
+
+def rows(course: Course) -> Iterator[dict[str, Any]]:
+    """Every run of the sweep, each in a fresh process."""
+    for seed in SEEDS:
+        yield in_fresh_process(sft_row, course, seed)
+    for stage in COSTS:
+        yield in_fresh_process(cost_row, course, stage)
+    for method, beta in variants(course):
+        for seed in SEEDS:
+            yield in_fresh_process(preference_row, course, method, beta, seed)
+
+
+def in_fresh_process(work: Callable[..., T], course: Course, *arguments: Any) -> T:
+    """``work(course, *arguments)`` in a process that has done nothing before."""
+    with ProcessPoolExecutor(1, get_context("spawn"), set_threads, (course.profile,)) as pool:
+        return pool.submit(work, course, *arguments).result()
+
+
+def configuration(course: Course) -> dict[str, Any]:
+    """What the record's header says."""
+    return {
+        "settings": {method: asdict(settings_of(course, method)) for method in METHODS},
+        "variants": variants(course),
+        "pairs": course.profile.dpo_pairs,
+        "seeds": SEEDS,
+        "preferences": runs.preference_fingerprint(course),
+        "prompts": "test",
+    }
