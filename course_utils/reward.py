@@ -619,6 +619,22 @@ def accuracy(margins: Sequence[float] | np.ndarray) -> float:
     return float((values > 0).mean() + (values == 0).mean() / 2)
 
 
+def clean_accuracy(
+    margins: Sequence[float] | np.ndarray, rows: Iterable[Mapping[str, Any]]
+) -> float:
+    """How often the side with the higher score is the one gold prefers; gold's ties are left out.
+
+    Args:
+        margins: (N,), score of chosen less score of rejected, whoever chose.
+        rows: the N pairs, with their gold.
+    """
+    import numpy as np
+
+    gold = np.array([row["gold_chosen"] - row["gold_rejected"] for row in rows])
+    clear = np.abs(gold) >= data.GOLD_TIE
+    return accuracy((np.asarray(margins, dtype=float) * np.sign(gold))[clear])
+
+
 @dataclass(frozen=True)
 class Calibration:
     """Per bin, each (K,): what the model claimed, what came true, and of how many pairs."""

@@ -106,8 +106,6 @@ def reward_row(course: Course, labels: str, pairs: int, seed: int) -> dict[str, 
     """
     from dataclasses import replace
 
-    import numpy as np
-
     from . import data, reward, runs
 
     rows = data.load_preferences(course, "train", REWARD_LABELS[labels]).shuffle(seed=seed)
@@ -117,14 +115,12 @@ def reward_row(course: Course, labels: str, pairs: int, seed: int) -> dict[str, 
     model, _ = reward.train(course, model, tokenizer, rows, settings, seed=seed)
     test = data.load_preferences(course, "test")
     margins = reward.pair_margins(model, tokenizer, test)
-    gold = np.array([row["gold_chosen"] - row["gold_rejected"] for row in test])
-    clear = np.abs(gold) >= data.GOLD_TIE  # the pairs of the clean labels, turned as gold says
     return {
         "labels": labels,
         "pairs": pairs,
         "used": len(rows),
         "seed": seed,
-        "clean": round(reward.accuracy((margins * np.sign(gold))[clear]), 4),
+        "clean": round(reward.clean_accuracy(margins, test), 4),
         "votes": round(reward.accuracy(margins), 4),
     }
 

@@ -83,16 +83,6 @@ def test_win_rate_by_hand() -> None:
     assert nothing.rate == 0.5 and nothing.interval() == (0.0, 1.0)
 
 
-def test_agreement_follows_gold_not_the_labels_and_leaves_ties_out() -> None:
-    import numpy as np
-
-    gold = [(2.0, 0.0), (0.0, 2.0), (1.0, 0.0), (1.0, 0.9)]  # the second was voted wrongly
-    rows = [{"gold_chosen": c, "gold_rejected": r} for c, r in gold]
-    # Chosen ahead in the first, second and fourth pair: right, wrong; the third wrong; a tie.
-    ratios = np.array([[3.0, 1.0, -2.0, 0.0], [1.0, 0.0, -1.0, -9.0]])
-    assert pipeline.agreement(ratios, rows) == pytest.approx(1 / 3)
-
-
 def test_train_pairs_are_drawn_by_seed(course: Course) -> None:
     every = data.load_preferences(course, "train")
     known = {(r["prompt"], r["chosen"], r["rejected"]) for r in every}

@@ -526,6 +526,13 @@ def test_gold_agreement_counts_ties_half() -> None:
     assert reward.gold_agreement(rows) == 2.5 / 4
 
 
+def test_clean_accuracy_follows_gold_not_the_labels_and_leaves_ties_out() -> None:
+    gold = [(2.0, 0.0), (0.0, 2.0), (1.0, 0.0), (1.0, 0.9)]  # the second was voted wrongly
+    rows = [{"gold_chosen": c, "gold_rejected": r} for c, r in gold]
+    # Right; ahead where gold is behind, so wrong; behind where gold is ahead; not counted.
+    assert reward.clean_accuracy([2.0, 1.0, -1.0, 9.0], rows) == pytest.approx(1 / 3)
+
+
 def test_the_ceilings_of_the_shipped_test_pairs_agree_with_relabelling(course: Course) -> None:
     from course_utils.world import preferences
     from course_utils.world.facts import make_world

@@ -205,18 +205,6 @@ def win_rate(a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray) -
     return WinRate(int((gap > 0).sum()), int((gap == 0).sum()), int((gap < 0).sum()))
 
 
-def agreement(ratios: np.ndarray, rows: Iterable[Mapping[str, Any]]) -> float:
-    """How often the side with the larger log-ratio is the one gold prefers; ties of gold left out.
-
-    Args:
-        ratios: (2, N), log policy - log reference of the chosen and of the rejected sides.
-        rows: the N pairs, with their gold.
-    """
-    gold = np.array([row["gold_chosen"] - row["gold_rejected"] for row in rows])
-    clear = np.abs(gold) >= data.GOLD_TIE
-    return reward.accuracy(((ratios[0] - ratios[1]) * np.sign(gold))[clear])
-
-
 # The sweep
 
 
@@ -236,7 +224,7 @@ def preference_row(
     Returns:
         What `_answers` and `_costs` say, and ``kl``: nats per response from the SFT model;
         ``chosen``, ``rejected``: mean summed log-probability of that side of the test pairs,
-        before and after; ``agrees``: see `agreement`, of the test pairs.
+        before and after; ``agrees``: how often their implicit reward agrees with gold.
     """
     sft = runs.ensure("sft", course, course.seed)
     settings = settings_of(course, method)
@@ -256,6 +244,7 @@ def preference_row(
     before, after = (
         pair_logprobs(m, tokenizer, held_out, settings.max_length) for m in (reference, model)
     )
+    gaps = after - before  # implicit rewards, up to beta
     return {
         "method": method,
         "beta": settings.beta,
@@ -265,7 +254,7 @@ def preference_row(
         "kl": round(kl, 4),
         "chosen": [round(float(sums[0].mean()), 3) for sums in (before, after)],
         "rejected": [round(float(sums[1].mean()), 3) for sums in (before, after)],
-        "agrees": round(agreement(after - before, held_out), 4),
+        "agrees": round(reward.clean_accuracy(gaps[0] - gaps[1], held_out), 4),
         **costs,
     }
 
