@@ -72,6 +72,7 @@ def test_reward_that_depends_on_the_prompt(new_model: Callable[..., Any], tokeni
     assert mean(trainer, "scores/mean", END) > 0.6
 
 
+@pytest.mark.slow
 def test_a_high_price_of_kl_keeps_the_policy_where_it_is(
     new_model: Callable[..., Any], tokenizer: Any
 ) -> None:

@@ -166,6 +166,7 @@ def resident_mb(course: Course, size: int) -> float:
     return pipeline._peak_mb()
 
 
+@pytest.mark.slow
 def test_memory_is_measured_in_a_process_of_its_own(course: Course) -> None:
     ballast = bytearray(400 * 2**20)
     ballast[::4096] = b"x" * len(ballast[::4096])
