@@ -92,9 +92,12 @@ def load_merged(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """As `load`, with a LoRA adapter merged into its base: the model as others start from it."""
     model, tokenizer = load(path, course)
-    if hasattr(model, "merge_and_unload"):
-        model = model.merge_and_unload()
-    return model, tokenizer
+    return merged(model), tokenizer
+
+
+def merged(model: Any) -> Any:
+    """The model with its LoRA adapter, if it has one, folded into its weights."""
+    return model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
 
 
 def lora_config(rank: int) -> Any:

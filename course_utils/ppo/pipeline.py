@@ -52,8 +52,7 @@ def save(trainer: PPOTrainer, folder: Path) -> None:
     adapter would put it onto the base model.
     """
     policy = trainer.policy
-    if policy.is_peft_model:
-        policy.pretrained_model = policy.pretrained_model.merge_and_unload()
+    policy.pretrained_model = models.merged(policy.pretrained_model)
     trainer.save_pretrained(folder)
 
 

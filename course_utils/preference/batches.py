@@ -38,15 +38,27 @@ def collate_texts(
 ) -> Batch:
     """Tokenise each response after its prompt; what is longer than `max_length` loses its end."""
     import torch
-    from torch.nn.utils.rnn import pad_sequence
 
     examples = [mask_prompt(p, r, tokenizer) for p, r in zip(prompts, responses, strict=True)]
     input_ids = [torch.tensor(ids[:max_length]) for ids, _ in examples]
     kept = [torch.tensor(labels[:max_length]) != IGNORE for _, labels in examples]
+    return pad_batch(input_ids, kept, tokenizer, device)
+
+
+def pad_batch(
+    input_ids: Sequence[torch.Tensor],
+    kept: Sequence[torch.Tensor],
+    tokenizer: PreTrainedTokenizerBase,
+    device: torch.device | str,
+) -> Batch:
+    """B sequences of ids, (t,) each, and which of their tokens are the response, as one batch."""
+    import torch
+    from torch.nn.utils.rnn import pad_sequence
+
     return Batch(
-        pad_sequence(input_ids, True, padding_value=tokenizer.pad_token_id).to(device),
+        pad_sequence(list(input_ids), True, padding_value=tokenizer.pad_token_id).to(device),
         pad_sequence([torch.ones_like(ids) for ids in input_ids], True).to(device),
-        pad_sequence(kept, True, padding_value=False).to(device),
+        pad_sequence(list(kept), True, padding_value=False).to(device),
     )
 
 

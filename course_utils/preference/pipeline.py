@@ -21,7 +21,7 @@ import torch
 from course_utils import data, models, reward, runs
 from course_utils._setup import set_threads
 from course_utils.evaluation import Evaluation, evaluate, rate_interval
-from course_utils.preference.batches import Batch, collate_pairs, response_logprobs
+from course_utils.preference.batches import Batch, collate_pairs, pad_batch, response_logprobs
 from course_utils.preference.training import PreferenceSettings
 from course_utils.preference.training import train as train_on_pairs
 from course_utils.trainers import History
@@ -85,13 +85,11 @@ def train(
     start = start or runs.ensure("sft", course, course.seed)
     model, tokenizer = models.load_merged(start, course)
     rows = train_pairs(course, seed, pairs)
-    trained: Any
     trained, history = train_on_pairs(
         course, model, tokenizer, rows, settings, method=method, seed=seed, on_step=on_step
     )
     if out is not None:
-        if hasattr(trained, "merge_and_unload"):
-            trained = trained.merge_and_unload()
+        trained = models.merged(trained)
         models.save(trained, tokenizer, out)
     return trained, tokenizer, history
 
@@ -154,18 +152,12 @@ def _joined(
     device: torch.device,
 ) -> Batch:
     """Token ids of prompts and responses as a batch, padded on the right."""
-    from torch.nn.utils.rnn import pad_sequence
-
     rows = [torch.tensor([*q, *r]) for q, r in zip(queries, responses, strict=True)]
     kept = [
         torch.tensor([False] * len(q) + [True] * len(r))
         for q, r in zip(queries, responses, strict=True)
     ]
-    return Batch(
-        pad_sequence(rows, True, padding_value=tokenizer.pad_token_id).to(device),
-        pad_sequence([torch.ones_like(ids) for ids in rows], True).to(device),
-        pad_sequence(kept, True, padding_value=False).to(device),
-    )
+    return pad_batch(rows, kept, tokenizer, device)
 
 
 @dataclass(frozen=True)
