@@ -307,10 +307,10 @@ def _train_ppo(course: Course, out: Path, seed: int, progress: Progress) -> None
 
 
 def _dpo_recipe(course: Course) -> dict[str, Any]:
-    from .preference import pipeline
+    from .preference import PreferenceSettings, pipeline
 
     return {
-        **asdict(pipeline.settings_of(course)),
+        **asdict(PreferenceSettings.of(course)),
         "pairs": pipeline.pair_count(course),
         "data": preference_fingerprint(course),
     }

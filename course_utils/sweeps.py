@@ -13,6 +13,8 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -144,36 +146,24 @@ def _reward_config(course: Course) -> dict[str, Any]:
     }
 
 
-def _overoptimization_config(course: Course) -> dict[str, Any]:
-    from .ppo import overoptimization
-
-    return overoptimization.configuration(course)
-
-
-def _overoptimization_sweep(course: Course) -> Iterator[dict[str, Any]]:
-    from .ppo import overoptimization
-
-    return overoptimization.rows(course)
-
-
-def _preference_config(course: Course) -> dict[str, Any]:
-    from .preference import pipeline
-
-    return pipeline.configuration(course)
-
-
-def _preference_sweep(course: Course) -> Iterator[dict[str, Any]]:
-    from .preference import pipeline
-
-    return pipeline.rows(course)
-
-
 Sweep = tuple[Callable[["Course"], dict[str, Any]], Callable[["Course"], Iterator[dict[str, Any]]]]
+
+
+def _elsewhere(module: str, config: str, rows: str) -> Sweep:
+    """A sweep whose functions stand in another module, which is imported when it is needed."""
+
+    def call(name: str, course: Course) -> Any:
+        return getattr(import_module(f"course_utils.{module}"), name)(course)
+
+    return partial(call, config), partial(call, rows)
+
+
 SWEEPS: dict[str, Sweep] = {
     "sft": (_sft_config, _sft_sweep),
     "reward": (_reward_config, _reward_sweep),
-    "overoptimization": (_overoptimization_config, _overoptimization_sweep),
-    "preference": (_preference_config, _preference_sweep),
+    "overoptimization": _elsewhere("ppo.overoptimization", "configuration", "rows"),
+    "betas": _elsewhere("preference.pipeline", "beta_configuration", "beta_rows"),
+    "preference": _elsewhere("preference.pipeline", "configuration", "rows"),
 }
 
 

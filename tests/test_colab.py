@@ -55,7 +55,11 @@ def names(requirements: list[str]) -> set[str]:
 
 def test_only_what_is_missing_or_too_old_is_asked_for() -> None:
     asked = colab.missing_requirements(colab.course_requirements(), COLAB)
-    assert names(asked) == {"trl", "krippendorff", "datasets"}  # absent twice; 4.0 is older than 4.7
+    assert names(asked) == {
+        "trl",
+        "krippendorff",
+        "datasets",
+    }  # absent twice; 4.0 is older than 4.7
     assert "trl>=1.16,<1.17" in asked
 
 

@@ -14,12 +14,13 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from datasets import Dataset  # noqa: E402
 from ppo_toys import PROMPTS, make_trainer  # noqa: E402
 
 from course_utils import data, models, runs  # noqa: E402
 from course_utils._setup import Course  # noqa: E402
 from course_utils.ppo import pipeline as ppo_pipeline  # noqa: E402
-from course_utils.preference import pipeline  # noqa: E402
+from course_utils.preference import PreferenceSettings, pipeline  # noqa: E402
 
 PAIRS = [
     {"prompt": "Where does it live?\n", "chosen": "In the reeds.", "rejected": "Who?"},
@@ -98,10 +99,47 @@ def test_train_pairs_are_drawn_by_seed(course: Course) -> None:
 
 
 def test_settings_have_a_batch_size_of_their_own(course: Course) -> None:
-    assert pipeline.settings_of(course).batch_size == course.profile.dpo_batch_size
+    assert PreferenceSettings.of(course).batch_size == course.profile.dpo_batch_size
     plain = replace(course, profile=replace(course.profile, dpo_batch_size=None))
-    assert pipeline.settings_of(plain, "ipo").batch_size == course.profile.batch_size
-    assert pipeline.settings_of(plain, "ipo").beta == 5 * course.profile.dpo_beta
+    assert PreferenceSettings.of(plain, "ipo").batch_size == course.profile.batch_size
+    assert PreferenceSettings.of(plain, "ipo").beta == 5 * course.profile.dpo_beta
+
+
+def test_orpo_has_the_learning_rate_of_what_it_replaces(course: Course) -> None:
+    rates = {m: PreferenceSettings.of(course, m).learning_rate for m in ("dpo", "kto", "orpo")}
+    sft, dpo = course.profile.sft_learning_rate, course.profile.dpo_learning_rate
+    assert rates == {"dpo": dpo, "kto": dpo, "orpo": sft}
+
+
+def test_few_thumbs_down(course: Course, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "train_pairs", lambda *given: Dataset.from_list(PAIRS * 4))
+    kto = pipeline.variant_of(course, "kto")
+    assert pipeline.rows_of(course, kto, 0) == PAIRS * 4
+    thumbs = pipeline.rows_of(course, replace(kto, thumbs_down=0.25), 0)
+    assert [row["label"] for row in thumbs] == [True] * 12 + [False] * 3
+    assert {row["completion"] for row in thumbs[12:]} == {row["rejected"] for row in PAIRS}
+
+
+def test_orpo_starts_from_the_base_model(
+    course: Course, tokenizer: Any, new_model: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[str] = []
+
+    def base(*given: Any) -> Any:
+        started.append("base")
+        return new_model(), tokenizer
+
+    def sft(*given: Any) -> Any:
+        started.append("sft")
+        return new_model(), tokenizer
+
+    monkeypatch.setattr(models, "load_base", base)
+    monkeypatch.setattr(models, "load_merged", sft)
+    monkeypatch.setattr(runs, "ensure", lambda *given: Path("sft"))
+    for method in ("orpo", "simpo"):
+        settings = replace(PreferenceSettings.of(course, method), max_length=200)
+        pipeline.train(course, method, settings=settings, rows=PAIRS)
+    assert started == ["base", "sft"]
 
 
 def sft_folder(folder: Path, model: Any, tokenizer: Any) -> Path:
@@ -117,7 +155,7 @@ def test_training_starts_at_the_run_and_is_saved(
 
     monkeypatch.setattr(pipeline, "train_pairs", lambda *given: Dataset.from_list(PAIRS * 8))
     start = sft_folder(tmp_path / "sft", new_model(), tokenizer)
-    settings = replace(pipeline.settings_of(course), learning_rate=3e-3, max_length=200)
+    settings = replace(PreferenceSettings.of(course), learning_rate=3e-3, max_length=200)
     trained, _, history = pipeline.train(
         course, start=start, settings=settings, out=tmp_path / "out"
     )
@@ -139,7 +177,7 @@ def test_a_saved_adapter_is_merged(
     monkeypatch.setattr(pipeline, "train_pairs", lambda *given: Dataset.from_list(PAIRS * 8))
     start = sft_folder(tmp_path / "sft", new_model(), tokenizer)
     settings = replace(
-        pipeline.settings_of(course), learning_rate=3e-3, max_length=200, adapter="lora"
+        PreferenceSettings.of(course), learning_rate=3e-3, max_length=200, adapter="lora"
     )
     trained, *_ = pipeline.train(course, start=start, settings=settings, out=tmp_path / "out")
     assert not (tmp_path / "out" / "adapter_config.json").exists()
@@ -181,9 +219,13 @@ def test_memory_is_measured_in_a_process_of_its_own(course: Course) -> None:
 def test_the_configuration_can_be_recorded(course: Course) -> None:
     config = json.loads(json.dumps(pipeline.configuration(course)))
     beta = course.profile.dpo_beta
-    assert config["variants"][:2] == [["dpo", beta], ["hinge", beta]]
-    assert len({tuple(v) for v in config["variants"]}) == len(config["variants"]) == 4
-    assert config["settings"]["dpo"] == json.loads(json.dumps(asdict(pipeline.settings_of(course))))
+    named = {(v["name"], v["beta"]): v for v in config["variants"]}
+    assert len(named) == len(config["variants"])
+    assert {("dpo", beta), ("hinge", beta), ("dpo", 0.02), ("dpo", 1.0)} <= set(named)
+    assert {name for name, _ in named} >= {"ipo", "kto", "orpo", "simpo", "chosen_only"}
+    assert config["settings"]["dpo"] == json.loads(
+        json.dumps(asdict(PreferenceSettings.of(course)))
+    )
 
 
 def test_the_record_is_complete_and_dpo_gains() -> None:
@@ -195,11 +237,14 @@ def test_the_record_is_complete_and_dpo_gains() -> None:
     header, record = sweeps.load_record("preference")
     config = header["config"]
     made = [(r["method"], r.get("beta"), r["seed"]) for r in record]
-    trained = [(m, b, s) for m, b in config["variants"] for s in config["seeds"]]
+    trained = [(v["name"], v["beta"], s) for v in config["variants"] for s in config["seeds"]]
     assert set(trained) | {("sft", None, s) for s in config["seeds"]} <= set(made)
     assert {("reward", None, 0), ("ppo", None, 0)} <= set(made) and len(set(made)) == len(made)
     assert {len(r["test"]) for r in record if "test" in r} == {300}
-    assert {r["pairs"] for r in record if "pairs" in r} == {config["pairs"]}
+    short_of_downs = ("kto_few_down", "kto_weighted")
+    for row in (r for r in record if "examples" in r):  # thumbs there, pairs everywhere else
+        thumbs = row["method"] in short_of_downs
+        assert row["examples"] == config["pairs"] * (1.25 if thumbs else 1)
     assert all(r["peak_mb"] > r["libraries_mb"] > 0 for r in record if "peak_mb" in r)
 
     def gold(method: str, beta: float | None = None) -> np.ndarray:
@@ -240,8 +285,9 @@ def test_a_row_of_the_record_can_be_made_again(course: Course) -> None:
     from course_utils import sweeps
 
     _, record = sweeps.load_record("preference")
-    recorded = next(r for r in record if r["method"] == "dpo" and r["seed"] == 0)
-    again = pipeline.in_fresh_process(pipeline.preference_row, course, "dpo", recorded["beta"], 0)
+    dpo = pipeline.variant_of(course, "dpo")
+    recorded = next(r for r in record if (r["method"], r.get("beta")) == ("dpo", dpo.beta))
+    again = pipeline.in_fresh_process(pipeline.preference_row, course, dpo, recorded["seed"])
     assert len(again["test"]) == len(recorded["test"])
     # Another processor rounds differently, and then samples differ here and there.
     assert sum(again["test"]) / 300 == pytest.approx(sum(recorded["test"]) / 300, abs=0.25)

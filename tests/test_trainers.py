@@ -68,7 +68,8 @@ def test_every_profile_asks_for_settings_that_trl_has(
     }[kind]
     assert (asked["num_train_epochs"], asked["learning_rate"]) == (epochs, rate)
     assert asked["max_length"] == p.max_length
-    assert asked["per_device_train_batch_size"] == p.batch_size
+    batch = p.dpo_batch_size if kind == "DPOConfig" else None
+    assert asked["per_device_train_batch_size"] == (batch or p.batch_size)
     assert asked["gradient_accumulation_steps"] == p.gradient_accumulation
     assert (settings.adapter, settings.lora_rank) == (p.adapter, p.lora_rank)
     assert asked["seed"] == asked["data_seed"] == 7

@@ -1,7 +1,8 @@
 """Learning from preferences in the course's pipeline: from the SFT run, measured by gold.
 
-The sweep `preference` records every method on the same pairs with three seeds, each run in a fresh
-process of its own, so that its peak memory is its own.
+The sweep `betas` records what each method's beta was chosen from, on the validation prompts. The
+sweep `preference` then records every method on the same pairs with three seeds, on the test
+prompts, each run in a fresh process of its own, so that its peak memory is its own.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from course_utils import data, models, reward, runs
 from course_utils._setup import set_threads
 from course_utils.evaluation import Evaluation, evaluate, rate_interval
 from course_utils.preference.batches import Batch, collate_pairs, pad_batch, response_logprobs
+from course_utils.preference.pairs import unpair
 from course_utils.preference.training import PreferenceSettings
 from course_utils.preference.training import train as train_on_pairs
 from course_utils.trainers import History
@@ -33,8 +35,18 @@ if TYPE_CHECKING:
     from course_utils._setup import Course
 
 SEEDS = (0, 1, 2)
-METHODS = ("dpo", "hinge")  # of the sweep, each with the profile's beta
-BETAS = (0.02, 0.5)  # of DPO, beside the profile's own
+METHODS = ("dpo", "hinge", "ipo", "kto", "orpo", "simpo")  # each with the profile's beta
+BETAS = (0.02, 1.0)  # of DPO, beside the profile's own
+# What each method's beta was chosen from, on the validation prompts: the sweep `betas`.
+GRID = {
+    "dpo": (0.1, 0.2, 0.4),
+    "ipo": (0.25, 0.5, 1.0),
+    "kto": (0.1, 0.3, 1.0),
+    "orpo": (0.03, 0.1, 0.3),
+    "simpo": (2.0, 5.0, 12.0),
+}
+NO_ODDS = 1e-6  # ORPO's beta where only its likelihood term is wanted
+FROM_BASE = ("orpo",)  # learns to answer and to prefer at once
 COSTS = ("reward", "ppo")  # stages of RLHF whose time and memory stand beside DPO's
 ROWS = 32  # texts in one forward pass without gradients
 T = TypeVar("T")
@@ -43,14 +55,8 @@ T = TypeVar("T")
 # Training
 
 
-def settings_of(course: Course, method: str = "dpo") -> PreferenceSettings:
-    """The profile's settings for a method, with its own number of pairs in a step."""
-    settings = PreferenceSettings.of(course, method)
-    return replace(settings, batch_size=course.profile.dpo_batch_size or settings.batch_size)
-
-
 def train_pairs(course: Course, seed: int = 0, count: int | None = None) -> Dataset:
-    """The first `count` training pairs (default: the profile's `dpo_pairs`), shuffled by `seed`."""
+    """The first `count` training pairs (None: the profile's `dpo_pairs`), shuffled by `seed`."""
     rows = data.load_preferences(course, "train").shuffle(seed=seed)
     count = count or pair_count(course)
     return rows.select(range(min(count, len(rows)))) if count else rows
@@ -67,24 +73,28 @@ def train(
     *,
     start: Path | None = None,
     settings: PreferenceSettings | None = None,
-    pairs: int | None = None,
+    rows: Iterable[Mapping[str, Any]] | None = None,
     seed: int = 0,
     out: Path | None = None,
     on_step: Callable[[int, int], None] | None = None,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, History]:
-    """Train the SFT run on preferences; see `preference.train`.
+    """Train the SFT run on preferences, or for ORPO the base model; see `preference.train`.
 
     Args:
-        start: a run's folder; None takes the course's SFT run. Its adapter, if it has one, is
-            merged first: the reference of a LoRA policy is the model without *its* adapter.
-        settings: None takes `settings_of` the method.
-        pairs: how many, see `train_pairs`.
+        start: a run's folder; None takes the course's SFT run, or the base model for `FROM_BASE`.
+            Its adapter, if it has one, is merged first: the reference of a LoRA policy is the
+            model without *its* adapter.
+        settings: None takes `PreferenceSettings.of` the method.
+        rows: None takes `train_pairs`.
         out: where to save the result, an adapter merged, so that the folder can be loaded alone.
     """
-    settings = settings or settings_of(course, method)
-    start = start or runs.ensure("sft", course, course.seed)
-    model, tokenizer = models.load_merged(start, course)
-    rows = train_pairs(course, seed, pairs)
+    settings = settings or PreferenceSettings.of(course, method)
+    if start is None and method in FROM_BASE:
+        model, tokenizer = models.load_base(course)
+    else:
+        start = start or runs.ensure("sft", course, course.seed)
+        model, tokenizer = models.load_merged(start, course)
+    rows = train_pairs(course, seed) if rows is None else rows
     trained, history = train_on_pairs(
         course, model, tokenizer, rows, settings, method=method, seed=seed, on_step=on_step
     )
@@ -200,48 +210,78 @@ def win_rate(a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray) -
 # The sweep
 
 
+@dataclass(frozen=True)
+class Variant:
+    """One kind of run in the sweeps.
+
+    Attributes:
+        name: the row's ``method``.
+        method: one of `TRAINABLE`.
+        beta: of the method.
+        thumbs_down: KTO only, the share of the thumbs down that is kept.
+        undesirable_weight: KTO only.
+    """
+
+    name: str
+    method: str
+    beta: float
+    thumbs_down: float = 1.0
+    undesirable_weight: float = 1.0
+
+
+def variant_of(course: Course, method: str, beta: float | None = None) -> Variant:
+    """A method as it is, with the profile's beta scaled to it unless another one is given."""
+    return Variant(method, method, beta or PreferenceSettings.of(course, method).beta)
+
+
+def rows_of(course: Course, variant: Variant, seed: int) -> list[dict[str, Any]]:
+    """What a run of that kind is trained on."""
+    rows = [dict(row) for row in train_pairs(course, seed)]
+    if variant.thumbs_down == 1:
+        return rows
+    thumbs = unpair(rows)
+    down = [row for row in thumbs if not row["label"]]
+    return [row for row in thumbs if row["label"]] + down[: round(variant.thumbs_down * len(down))]
+
+
 def preference_row(
-    course: Course,
-    method: str = "dpo",
-    beta: float | None = None,
-    seed: int = 0,
-    pairs: int | None = None,
+    course: Course, variant: Variant, seed: int = 0, split: str = "test"
 ) -> dict[str, Any]:
-    """Train once and measure on the held-out prompts and pairs. Memory is this process's.
+    """Train once and measure on held-out prompts and pairs. Memory is this process's.
 
     Args:
-        beta: None takes the profile's, scaled to the method.
-        pairs: None takes the profile's number.
+        split: of the prompts and of the pairs: ``test``, or ``validation`` for choices.
 
     Returns:
         What `_answers` and `_costs` say, and ``kl``: nats per response from the SFT model;
-        ``chosen``, ``rejected``: mean summed log-probability of that side of the test pairs,
-        before and after; ``agrees``: how often their implicit reward agrees with gold.
+        ``chosen``, ``rejected``: mean summed log-probability of that side of the held-out pairs, in
+        the SFT model and after; ``agrees``: how often their implicit reward agrees with gold.
     """
     sft = runs.ensure("sft", course, course.seed)
-    settings = settings_of(course, method)
-    if beta is not None:
-        settings = replace(settings, beta=beta)
+    settings = replace(
+        PreferenceSettings.of(course, variant.method),
+        beta=variant.beta,
+        undesirable_weight=variant.undesirable_weight,
+    )
+    rows = rows_of(course, variant, seed)
     libraries = _load_libraries()
     began = time.perf_counter()
-    model, tokenizer, _ = train(
-        course, method, start=sft, settings=settings, pairs=pairs, seed=seed
-    )
+    model, tokenizer, _ = train(course, variant.method, settings=settings, rows=rows, seed=seed)
     costs = _costs(began, libraries)
     reference, _ = models.load_merged(sft, course)
-    result = evaluate(course, model, tokenizer, data.load_prompts(course, "test"), seed=seed)
+    result = evaluate(course, model, tokenizer, data.load_prompts(course, split), seed=seed)
     prompts = [data.prompt_of(case) for case in result.cases]
     kl = mean_kl(model, reference, tokenizer, prompts, [r.tokens for r in result.responses])
-    held_out = data.load_preferences(course, "test")
+    held_out = data.load_preferences(course, split)
     before, after = (
         pair_logprobs(m, tokenizer, held_out, settings.max_length) for m in (reference, model)
     )
     gaps = after - before  # implicit rewards, up to beta
     return {
-        "method": method,
-        "beta": settings.beta,
+        "method": variant.name,
+        "beta": variant.beta,
         "seed": seed,
-        "pairs": len(train_pairs(course, seed, pairs)),
+        "examples": len(rows),
         **_answers(result),
         "kl": round(kl, 4),
         "chosen": [round(float(sums[0].mean()), 3) for sums in (before, after)],
@@ -311,21 +351,51 @@ def _peak_mb() -> float:
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:"))
 
 
-def variants(course: Course) -> list[tuple[str, float]]:
-    """(method, beta) of the sweep: every method with its own beta, then DPO's other betas."""
-    own = [(method, settings_of(course, method).beta) for method in METHODS]
-    return own + [("dpo", beta) for beta in BETAS]
+def variants(course: Course) -> list[Variant]:
+    """The sweep's kinds of run: all methods, DPO's other betas, ORPO's control, KTO with few downs.
+
+    The control is SFT of the base model on the chosen responses: ORPO with nearly no odds ratio.
+    With a quarter of the thumbs down, a weight of 3 makes the ups weigh 4/3 of the downs, the most
+    that Ethayarajh et al. 2024 (arXiv 2402.01306) recommend.
+    """
+    kto = variant_of(course, "kto")
+    return [
+        *(variant_of(course, method) for method in METHODS),
+        *(variant_of(course, "dpo", beta) for beta in BETAS),
+        Variant("chosen_only", "orpo", NO_ODDS),
+        replace(kto, name="kto_few_down", thumbs_down=0.25),
+        replace(kto, name="kto_weighted", thumbs_down=0.25, undesirable_weight=3.0),
+    ]
+
+
+def beta_rows(course: Course) -> Iterator[dict[str, Any]]:
+    """Every run of the sweep `betas`: one seed, on the validation prompts."""
+    for method, betas in GRID.items():
+        for beta in betas:
+            variant = variant_of(course, method, beta)
+            yield in_fresh_process(preference_row, course, variant, 0, "validation")
+
+
+def beta_configuration(course: Course) -> dict[str, Any]:
+    """What that record's header says."""
+    return {
+        "settings": {method: asdict(PreferenceSettings.of(course, method)) for method in GRID},
+        "grid": GRID,
+        "pairs": course.profile.dpo_pairs,
+        "preferences": runs.preference_fingerprint(course),
+        "prompts": "validation",
+    }
 
 
 def rows(course: Course) -> Iterator[dict[str, Any]]:
-    """Every run of the sweep, each in a fresh process."""
+    """Every run of the sweep `preference`, each in a fresh process."""
     for seed in SEEDS:
         yield in_fresh_process(sft_row, course, seed)
     for stage in COSTS:
         yield in_fresh_process(cost_row, course, stage)
-    for method, beta in variants(course):
+    for variant in variants(course):
         for seed in SEEDS:
-            yield in_fresh_process(preference_row, course, method, beta, seed)
+            yield in_fresh_process(preference_row, course, variant, seed)
 
 
 def in_fresh_process(work: Callable[..., T], course: Course, *arguments: Any) -> T:
@@ -337,8 +407,8 @@ def in_fresh_process(work: Callable[..., T], course: Course, *arguments: Any) ->
 def configuration(course: Course) -> dict[str, Any]:
     """What the record's header says."""
     return {
-        "settings": {method: asdict(settings_of(course, method)) for method in METHODS},
-        "variants": variants(course),
+        "settings": {method: asdict(PreferenceSettings.of(course, method)) for method in METHODS},
+        "variants": [asdict(variant) for variant in variants(course)],
         "pairs": course.profile.dpo_pairs,
         "seeds": SEEDS,
         "preferences": runs.preference_fingerprint(course),

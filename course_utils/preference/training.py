@@ -74,11 +74,16 @@ class PreferenceSettings(TrainingSettings):
 
     @classmethod
     def of(cls, course: Course, method: str = "dpo") -> PreferenceSettings:
-        """The profile's settings, with a beta of the method's own size."""
+        """The profile's settings, with a beta of the method's own size.
+
+        ORPO does the work of SFT as well, and has SFT's learning rate.
+        """
         _require_method(method)
         p = course.profile
+        rate = p.sft_learning_rate if method == "orpo" else p.dpo_learning_rate
+        common = profile_settings(course, p.dpo_epochs, rate)
         return cls(
-            **profile_settings(course, p.dpo_epochs, p.dpo_learning_rate),
+            **{**common, "batch_size": p.dpo_batch_size or p.batch_size},
             beta=p.dpo_beta * BETAS.get(method, 1.0),
             label_smoothing=0.1 if method == "robust" else 0.0,
         )
@@ -224,12 +229,13 @@ train_simpo = partial(train, method="simpo")
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without TRL's bar over the reference, and its use of a name transformers has renamed."""
+    """Without TRL's bar over the reference and its warnings that concern nobody here."""
     before = os.environ.get("TQDM_DISABLE")
     os.environ["TQDM_DISABLE"] = "1"
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")
+            for message in (".*is_gradient_checkpointing.*", ".*from 'trl.experimental'.*"):
+                warnings.filterwarnings("ignore", message=message)
             yield
     finally:
         if before is None:

@@ -214,7 +214,7 @@ _ = ax.legend()
 from course_utils import data, models, runs
 from course_utils.preference import pipeline
 
-settings = pipeline.settings_of(course)
+settings = preference.PreferenceSettings.of(course)
 pairs = pipeline.train_pairs(course, course.seed)
 sft_folder = runs.ensure("sft", course)
 sft, tokenizer = models.load_merged(sft_folder, course)
