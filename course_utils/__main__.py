@@ -21,6 +21,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "pretrain": ("course_utils.pretrain", "train the tiny base model anew"),
     "data": ("course_utils.world.build", "write the closed world's data"),
     "train": ("course_utils.runs", "train the model of a stage"),
+    "exercises": ("course_utils.authoring.exercise_table", "list the exercises, write their table"),
+    "grade": ("course_utils.grading.command", "grade submitted notebooks"),
     "sweep": ("course_utils.sweeps", "record a long experiment"),
 }
 

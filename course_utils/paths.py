@@ -32,6 +32,21 @@ def runs_dir() -> Path:
     return _writable("COURSE_RUNS", "runs")
 
 
+def labels_path(profile: str, size: str = "full") -> Path | None:
+    """The log of the preferences that somebody labelled here, for one profile.
+
+    ``COURSE_LABELS`` names another file; ``none`` says to ignore all labels, and then this is None.
+    """
+    given = os.environ.get("COURSE_LABELS")
+    if given == "none":
+        return None
+    if given:
+        return Path(given).expanduser()
+    # The answers of a model trained for a quick test must not get among the others.
+    name = profile if size == "full" else f"{profile}-{size}"
+    return runs_dir() / "labels" / f"{name}.jsonl"
+
+
 def build_dir() -> Path:
     """Executed notebooks and reports. ``COURSE_BUILD`` overrides."""
     return _writable("COURSE_BUILD", "build")

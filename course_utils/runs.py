@@ -29,6 +29,7 @@ from .paths import data_dir, runs_dir
 
 if TYPE_CHECKING:
     from ._setup import Course
+    from .labeling.own import OwnLabels
 
 HELP = "train a stage of the pipeline and keep it"
 MANIFEST = "run.json"
@@ -243,11 +244,22 @@ def _train_sft(course: Course, out: Path, seed: int, progress: Progress) -> None
 def _reward_recipe(course: Course, labels: str) -> dict[str, Any]:
     from .reward import RewardSettings
 
-    return {
+    settings = {
         **asdict(RewardSettings.of(course)),
         "labels": labels,
         "data": preference_fingerprint(course),
     }
+    own = _own_labels(course, labels)
+    # Without labels of one's own nothing is added, so the run is the same as before there were any.
+    return {**settings, "own": own.recipe()} if own else settings
+
+
+def _own_labels(course: Course, labels: str) -> OwnLabels | None:
+    """The labels made in chapter 03 that a stage adds to its pairs; None when there are none."""
+    from .labeling import own_labels
+
+    found = own_labels(course) if labels == "votes" else None
+    return found if found and found.pairs else None
 
 
 def preference_fingerprint(course: Course) -> str:
@@ -261,6 +273,10 @@ def _train_reward(course: Course, out: Path, seed: int, progress: Progress, labe
     from . import data, reward
 
     rows = data.load_preferences(course, "train", labels)
+    own = _own_labels(course, labels)
+    if own:
+        print(f"With {own}.")
+        rows = own.added_to(rows)
     held_out = data.load_preferences(course, "validation", labels)
     model, tokenizer = reward.new_reward_model(run_path("sft", course, seed), course, seed=seed)
     _, losses = reward.train(

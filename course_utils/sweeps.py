@@ -12,6 +12,7 @@ import datetime
 import json
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from importlib import import_module
@@ -164,6 +165,7 @@ SWEEPS: dict[str, Sweep] = {
     "overoptimization": _elsewhere("ppo.overoptimization", "configuration", "rows"),
     "betas": _elsewhere("preference.pipeline", "beta_configuration", "beta_rows"),
     "preference": _elsewhere("preference.pipeline", "configuration", "rows"),
+    "spin": _elsewhere("spin", "configuration", "rows"),
 }
 
 
@@ -174,8 +176,25 @@ def get_sweep(name: str) -> Sweep:
     return SWEEPS[name]
 
 
+@contextmanager
+def _without_own_labels() -> Iterator[None]:
+    """A record says what shipped data give. Child processes see it, too: `paths.labels_path`."""
+    before = os.environ.get("COURSE_LABELS")
+    os.environ["COURSE_LABELS"] = "none"
+    try:
+        yield
+    finally:
+        del os.environ["COURSE_LABELS"]
+        if before is not None:
+            os.environ["COURSE_LABELS"] = before
+
+
+@_without_own_labels()
 def run_sweep(name: str, course: Course) -> Path:
-    """Run a sweep and replace its record; an interrupted sweep leaves the old record alone."""
+    """Run a sweep and replace its record; an interrupted sweep leaves the old record alone.
+
+    Labels of one's own are ignored.
+    """
     from tqdm.auto import tqdm
 
     from .runs import base_fingerprint, data_fingerprint

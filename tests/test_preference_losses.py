@@ -760,8 +760,7 @@ def test_simpo_agrees_with_trl(policy_and_reference: Any, tokenizer: Any, tmp_pa
 
 
 def test_exercise_solutions_are_the_packages_losses() -> None:
-    from course_utils.exercises import _ch07 as ch07
-    from course_utils.exercises import ch06
+    from course_utils.exercises import ch06, ch07
 
     pc, pr, rc, rr = drawn(6, seed=14)
     up, z0 = torch.tensor([True, False, True, True, False, True]), torch.tensor(0.2)

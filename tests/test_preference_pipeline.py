@@ -221,7 +221,7 @@ def test_the_configuration_can_be_recorded(course: Course) -> None:
     beta = course.profile.dpo_beta
     named = {(v["name"], v["beta"]): v for v in config["variants"]}
     assert len(named) == len(config["variants"])
-    assert {("dpo", beta), ("hinge", beta), ("dpo", 0.02), ("dpo", 1.0)} <= set(named)
+    assert {("dpo", beta), ("hinge", beta), ("dpo", 0.02), ("dpo", 0.5)} <= set(named)
     assert {name for name, _ in named} >= {"ipo", "kto", "orpo", "simpo", "chosen_only"}
     assert config["settings"]["dpo"] == json.loads(
         json.dumps(asdict(PreferenceSettings.of(course)))
@@ -236,11 +236,13 @@ def test_the_record_is_complete_and_dpo_gains() -> None:
 
     header, record = sweeps.load_record("preference")
     config = header["config"]
-    made = [(r["method"], r.get("beta"), r["seed"]) for r in record]
+    made = [(r["method"], r.get("beta"), r["seed"]) for r in record if "test" in r]
     trained = [(v["name"], v["beta"], s) for v in config["variants"] for s in config["seeds"]]
-    assert set(trained) | {("sft", None, s) for s in config["seeds"]} <= set(made)
-    assert {("reward", None, 0), ("ppo", None, 0)} <= set(made) and len(set(made)) == len(made)
+    want = set(trained) | {("sft", None, s) for s in config["seeds"]}
+    assert set(made) == want and len(made) == len(want)
     assert {len(r["test"]) for r in record if "test" in r} == {300}
+    costs = [r["method"] for r in record if "seconds" in r]
+    assert sorted(costs) == sorted((*pipeline.RLHF, *pipeline.METHODS))
     short_of_downs = ("kto_few_down", "kto_weighted")
     for row in (r for r in record if "examples" in r):  # thumbs there, pairs everywhere else
         thumbs = row["method"] in short_of_downs
@@ -256,12 +258,62 @@ def test_the_record_is_complete_and_dpo_gains() -> None:
     assert gain.verdict == "better"
 
 
+def test_the_record_compares_the_methods_as_chapter_07_says() -> None:
+    import numpy as np
+
+    from course_utils import evaluation, sweeps
+
+    header, record = sweeps.load_record("preference")
+    default = header["config"]["settings"]["dpo"]["beta"]
+
+    def of(key: str, method: str) -> np.ndarray:
+        found = [r for r in record if r["method"] == method and key in r]
+        found = [r for r in found if r["beta"] == default] if method == "dpo" else found
+        return np.array([r[key] for r in sorted(found, key=lambda r: r["seed"])])
+
+    def verdict(a: str, b: str) -> str:
+        return evaluation.paired_difference(of("test", a), of("test", b)).verdict
+
+    assert {verdict(method, "sft") for method in pipeline.METHODS} == {"better"}
+    against_dpo = {m: verdict(m, "dpo") for m in ("ipo", "kto", "orpo", "simpo")}
+    inconclusive = {"ipo": "inconclusive", "simpo": "inconclusive"}
+    assert against_dpo == {"kto": "better", "orpo": "worse", **inconclusive}
+    assert verdict("orpo", "chosen_only") == verdict("kto_weighted", "kto_few_down")
+    assert (
+        verdict("orpo", "chosen_only") == "inconclusive"
+        and verdict("chosen_only", "sft") == "better"
+    )
+    assert verdict("kto_few_down", "kto") == "worse"
+    kl, length, finished = (
+        {m: of(key, m).mean() for m in pipeline.METHODS} for key in ("kl", "length", "finished")
+    )
+    assert kl["kto"] < kl["dpo"] / 2
+    assert length["ipo"] > length["dpo"] and finished["ipo"] < finished["dpo"]
+    assert min(length, key=length.__getitem__) == "simpo" and finished["simpo"] > 0.95
+
+
+def test_betas_were_chosen_from_their_record(course: Course) -> None:
+    """Each method's beta is the best of its grid on the validation prompts."""
+    from course_utils import sweeps
+
+    header, record = sweeps.load_record("betas")
+    assert header["config"] == json.loads(json.dumps(pipeline.beta_configuration(course)))
+    assert [(r["method"], r["beta"]) for r in record] == [
+        (method, beta) for method, betas in pipeline.GRID.items() for beta in betas
+    ]
+    assert {len(r["test"]) for r in record} == {len(data.load_prompts(course, "validation"))}
+    for method in pipeline.GRID:
+        tried = [r for r in record if r["method"] == method]
+        best = max(tried, key=lambda r: sum(r["test"]))
+        assert best["beta"] == PreferenceSettings.of(course, method).beta, method
+
+
 def test_the_record_shows_what_the_chapter_says() -> None:
     """A larger beta stays closer and writes less; a tiny one costs gold; both sides fall."""
     from course_utils import sweeps
 
     header, record = sweeps.load_record("preference")
-    betas = sorted({r["beta"] for r in record if r["method"] == "dpo"})
+    betas = sorted({r["beta"] for r in record if r["method"] == "dpo" and "beta" in r})
 
     def mean(key: str, beta: float) -> float:
         found = [r[key] for r in record if (r["method"], r.get("beta")) == ("dpo", beta)]

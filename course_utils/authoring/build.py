@@ -28,11 +28,12 @@ from course_utils.paths import notebooks_dir
 
 REF = "main"
 COLAB = "https://colab.research.google.com/github"
+CODE_STUB, TEXT_STUB = {"python": "..."}, "*Write your answer here.*"
 LEGAL_KEYS = ("tags", "exercise", "test", "answer", "points")
 _JUPYTEXT_KEYS = ("lines_to_next_cell", "lines_to_end_of_cell_marker", "cell_marker")
 _TITLE = re.compile(r"# (\d\d) · (\S.*)")
 _MAGIC = re.compile(r"^(\s*)# (%{1,2}[a-z]|!\s*[\w./~])", re.M)
-_MARKER = re.compile(r"^\s*### (BEGIN|END) (SOLUTION|HIDDEN TESTS)\s*$\n?", re.M)
+_MARKER = re.compile(r"^\s*### (BEGIN|END) (SOLUTION|HIDDEN TESTS)[ \t]*$\n?", re.M)
 
 
 def build_notebook(
@@ -54,7 +55,31 @@ def build_notebook(
         exercises = all_exercises()
     nb = _read(source)
     _Expander(source, exercises).expand(nb)
-    _release(source, nb, solved)
+    release(nb, source.name, solved)
+    return nb
+
+
+def instructor_notebook(
+    source: Path, exercises: Mapping[str, Exercise] | None = None
+) -> NotebookNode:
+    """Build one chapter as nbgrader's source version: solutions and hidden tests in their markers.
+
+    ``release(nb, name)`` makes of it what ``build_notebook`` gives.
+
+    Raises:
+        CourseError: names the file and the cell.
+    """
+    if exercises is None:
+        from course_utils.exercises import all_exercises
+
+        exercises = all_exercises()
+    nb = _read(source)
+    _Expander(source, exercises).expand(nb)
+    for cell in nb.cells:
+        if cell.id.startswith("answer-"):
+            cell.source = f"### BEGIN SOLUTION\n{cell.source}\n### END SOLUTION"
+            _note_answer(cell)
+    _sign(nb)
     return nb
 
 
@@ -296,22 +321,19 @@ def _ends_with_check(source: str, name: str) -> bool:
     )
 
 
-def _release(source: Path, nb: NotebookNode, solved: bool) -> None:
-    """Take solutions and hidden tests out (or only their markers), lock and sign the cells."""
-    try:
-        from nbgrader.nbgraderformat import MetadataValidator
-        from nbgrader.preprocessors import (
-            ClearHiddenTests,
-            ClearSolutions,
-            ComputeChecksums,
-            LockCells,
-        )
-    except ImportError:
-        raise CourseError(
-            "Building needs the instructor extra: run `pip install -e '.[instructor]'`."
-        ) from None
+def release(nb: NotebookNode, name: str, solved: bool = False) -> None:
+    """Take solutions and hidden tests out (or only their markers), lock and sign the cells.
+
+    Raises:
+        CourseError: a marker without its partner (`name` says where), or nbgrader is missing.
+    """
+    from course_utils.authoring.instructor import require_nbgrader
+
+    require_nbgrader("Building")
+    from nbgrader.preprocessors import ClearHiddenTests, ClearSolutions
+
     clear = [
-        ClearSolutions(code_stub={"python": "..."}, text_stub="*Write your answer here.*"),
+        ClearSolutions(code_stub=CODE_STUB, text_stub=TEXT_STUB),
         ClearHiddenTests(),
     ]
     resources: dict[str, Any] = {}
@@ -319,17 +341,35 @@ def _release(source: Path, nb: NotebookNode, solved: bool) -> None:
         for step in [] if solved else clear:
             step.preprocess(nb, resources)
     except RuntimeError as error:
-        raise CourseError(f"{source.name}: {error}.") from error
+        raise CourseError(f"{name}: {error}.") from error
     for cell in nb.cells:
-        if cell.cell_type == "code":
+        if cell.cell_type == "code" or cell.id.startswith("answer-"):
             cell.source = _MARKER.sub("", cell.source).rstrip("\n")
         if cell.id.startswith("answer-"):
-            # like the comment in exercise cells; it does not show in the rendered page
-            cell.source += f"\n\n<!-- answer: {cell.metadata.nbgrader.grade_id} -->"
+            _note_answer(cell)
+    _sign(nb)
+
+
+def _note_answer(cell: NotebookNode) -> None:
+    """Like the comment in exercise cells; it does not show in the rendered page."""
+    note = f"<!-- answer: {cell.metadata.nbgrader.grade_id} -->"
+    if note not in cell.source:
+        cell.source += f"\n\n{note}"
+
+
+def _sign(nb: NotebookNode) -> None:
+    """No outputs; cells locked and signed as nbgrader wants them; the format's rules hold."""
+    from course_utils.authoring.instructor import require_nbgrader
+
+    require_nbgrader("Building")
+    from nbgrader.nbgraderformat import MetadataValidator
+    from nbgrader.preprocessors import ComputeChecksums, LockCells
+
+    for cell in nb.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
     for step in (LockCells(), ComputeChecksums()):
-        step.preprocess(nb, resources)
+        step.preprocess(nb, {})
     MetadataValidator().validate_nb(nb)
     nbformat.validate(nb)
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -36,18 +37,18 @@ if TYPE_CHECKING:
 
 SEEDS = (0, 1, 2)
 METHODS = ("dpo", "hinge", "ipo", "kto", "orpo", "simpo")  # each with the profile's beta
-BETAS = (0.02, 1.0)  # of DPO, beside the profile's own
+BETAS = (0.02, 0.5)  # of DPO, beside the profile's own
 # What each method's beta was chosen from, on the validation prompts: the sweep `betas`.
 GRID = {
     "dpo": (0.1, 0.2, 0.4),
     "ipo": (0.25, 0.5, 1.0),
     "kto": (0.1, 0.3, 1.0),
-    "orpo": (0.03, 0.1, 0.3),
-    "simpo": (2.0, 5.0, 12.0),
+    "orpo": (0.1, 0.3, 1.0),
+    "simpo": (5.0, 12.0, 30.0),
 }
 NO_ODDS = 1e-6  # ORPO's beta where only its likelihood term is wanted
 FROM_BASE = ("orpo",)  # learns to answer and to prefer at once
-COSTS = ("reward", "ppo")  # stages of RLHF whose time and memory stand beside DPO's
+RLHF = ("reward", "ppo")  # stages of `runs` whose time and memory stand beside the methods'
 ROWS = 32  # texts in one forward pass without gradients
 T = TypeVar("T")
 
@@ -234,6 +235,15 @@ def variant_of(course: Course, method: str, beta: float | None = None) -> Varian
     return Variant(method, method, beta or PreferenceSettings.of(course, method).beta)
 
 
+def settings_of(course: Course, variant: Variant) -> PreferenceSettings:
+    """The settings of a run of that kind."""
+    return replace(
+        PreferenceSettings.of(course, variant.method),
+        beta=variant.beta,
+        undesirable_weight=variant.undesirable_weight,
+    )
+
+
 def rows_of(course: Course, variant: Variant, seed: int) -> list[dict[str, Any]]:
     """What a run of that kind is trained on."""
     rows = [dict(row) for row in train_pairs(course, seed)]
@@ -247,27 +257,19 @@ def rows_of(course: Course, variant: Variant, seed: int) -> list[dict[str, Any]]
 def preference_row(
     course: Course, variant: Variant, seed: int = 0, split: str = "test"
 ) -> dict[str, Any]:
-    """Train once and measure on held-out prompts and pairs. Memory is this process's.
+    """Train once and measure on held-out prompts and pairs.
 
     Args:
         split: of the prompts and of the pairs: ``test``, or ``validation`` for choices.
 
     Returns:
-        What `_answers` and `_costs` say, and ``kl``: nats per response from the SFT model;
+        What `_answers` says, and ``kl``: nats per response from the SFT model;
         ``chosen``, ``rejected``: mean summed log-probability of that side of the held-out pairs, in
         the SFT model and after; ``agrees``: how often their implicit reward agrees with gold.
     """
     sft = runs.ensure("sft", course, course.seed)
-    settings = replace(
-        PreferenceSettings.of(course, variant.method),
-        beta=variant.beta,
-        undesirable_weight=variant.undesirable_weight,
-    )
-    rows = rows_of(course, variant, seed)
-    libraries = _load_libraries()
-    began = time.perf_counter()
+    settings, rows = settings_of(course, variant), rows_of(course, variant, seed)
     model, tokenizer, _ = train(course, variant.method, settings=settings, rows=rows, seed=seed)
-    costs = _costs(began, libraries)
     reference, _ = models.load_merged(sft, course)
     result = evaluate(course, model, tokenizer, data.load_prompts(course, split), seed=seed)
     prompts = [data.prompt_of(case) for case in result.cases]
@@ -287,7 +289,6 @@ def preference_row(
         "chosen": [round(float(sums[0].mean()), 3) for sums in (before, after)],
         "rejected": [round(float(sums[1].mean()), 3) for sums in (before, after)],
         "agrees": round(reward.clean_accuracy(gaps[0] - gaps[1], held_out), 4),
-        **costs,
     }
 
 
@@ -298,19 +299,32 @@ def sft_row(course: Course, seed: int) -> dict[str, Any]:
     return {"method": "sft", "seed": seed, **_answers(result)}
 
 
-def cost_row(course: Course, stage: str) -> dict[str, Any]:
-    """Time and memory of training a stage of `runs`, which is thrown away; seed 0.
+def cost_row(course: Course, name: str) -> dict[str, Any]:
+    """Time and memory of one training, which is thrown away; seed 0. Memory is this process's.
 
-    For ``ppo`` the seconds are PPO's own; the reward model's are those of ``reward``.
+    Args:
+        name: one of `METHODS` or of `RLHF`. For ``ppo`` the seconds are PPO's own; the reward
+            model's are those of ``reward``.
     """
-    found = runs.get_stage(stage)
-    for need in found.needs:
-        runs.ensure(need, course, 0)
+    training = _stage(course, name) if name in RLHF else partial(train, course, name)
+    runs.ensure("sft", course, course.seed)
     libraries = _load_libraries()
     began = time.perf_counter()
-    with TemporaryDirectory() as scratch:
-        found.train(course, Path(scratch), 0, lambda done, total: None)
-    return {"method": stage, "seed": 0, **_costs(began, libraries)}
+    training()
+    return {"method": name, "seed": 0, **_costs(began, libraries)}
+
+
+def _stage(course: Course, name: str) -> Callable[[], None]:
+    """Training a stage of `runs` for nothing; what it needs is there."""
+    stage = runs.get_stage(name)
+    for need in stage.needs:
+        runs.ensure(need, course, 0)
+
+    def training() -> None:
+        with TemporaryDirectory() as scratch:
+            stage.train(course, Path(scratch), 0, lambda done, total: None)
+
+    return training
 
 
 def _answers(result: Evaluation) -> dict[str, Any]:
@@ -391,8 +405,8 @@ def rows(course: Course) -> Iterator[dict[str, Any]]:
     """Every run of the sweep `preference`, each in a fresh process."""
     for seed in SEEDS:
         yield in_fresh_process(sft_row, course, seed)
-    for stage in COSTS:
-        yield in_fresh_process(cost_row, course, stage)
+    for name in (*RLHF, *METHODS):
+        yield in_fresh_process(cost_row, course, name)
     for variant in variants(course):
         for seed in SEEDS:
             yield in_fresh_process(preference_row, course, variant, seed)

@@ -36,8 +36,9 @@ if TYPE_CHECKING:
     from course_utils._setup import Course
 
 DPO_LOSSES = {"dpo": "sigmoid", "hinge": "hinge", "robust": "robust", "ipo": "ipo"}
-# Times DPO's beta: IPO and SimPO look at means over tokens, which are far smaller than sums.
-BETAS = {"ipo": 5.0, "simpo": 20.0}
+# Times DPO's beta, by the record `betas`. IPO and SimPO look at means over tokens, far smaller than
+# sums; KTO compares with a reference point instead of another side; ORPO's beta is a weight.
+BETAS = {"ipo": 5.0, "kto": 3.0, "orpo": 3.0, "simpo": 300.0}
 TRAINABLE = (*DPO_LOSSES, "kto", "orpo", "simpo")
 LOGGED = (
     "step",
@@ -84,7 +85,7 @@ class PreferenceSettings(TrainingSettings):
         common = profile_settings(course, p.dpo_epochs, rate)
         return cls(
             **{**common, "batch_size": p.dpo_batch_size or p.batch_size},
-            beta=p.dpo_beta * BETAS.get(method, 1.0),
+            beta=round(p.dpo_beta * BETAS.get(method, 1.0), 6),
             label_smoothing=0.1 if method == "robust" else 0.0,
         )
 

@@ -409,8 +409,9 @@ default = header["config"]["settings"]["dpo"]["beta"]
 
 def recorded(key: str, method: str, beta: float | None = None) -> np.ndarray:
     """That number, or list of numbers, of each run of a method, seed by seed."""
-    chosen = [r for r in record if r["method"] == method and beta in (None, r.get("beta"))]
-    return np.array([r[key] for r in sorted(chosen, key=lambda r: r["seed"])])
+    found = [r for r in record if r["method"] == method and key in r]
+    found = [r for r in found if beta in (None, r.get("beta"))]
+    return np.array([r[key] for r in sorted(found, key=lambda r: r["seed"])])
 
 
 gold_sft, gold_dpo = recorded("test", "sft"), recorded("test", "dpo", default)
@@ -430,7 +431,7 @@ if tiny and course.size == "full" and course.seed == 0:
 # first; look at the KL, the tokens and what gold thinks of it.
 
 # %%
-betas = sorted({r["beta"] for r in record if r["method"] == "dpo"})
+betas = sorted({r["beta"] for r in record if r["method"] == "dpo" and "beta" in r})
 variants = {f"DPO, β {beta:g}": ("dpo", beta) for beta in betas}
 variants[f"hinge, β {default:g}"] = ("hinge", default)
 rows = []
@@ -489,14 +490,14 @@ gold_ppo = np.array(
 
 def figures(*methods: str) -> tuple[float, float]:
     """Seconds in all, and the largest peak memory, in MB."""
-    spent = [np.mean(recorded("seconds", m, default if m == "dpo" else None)) for m in methods]
-    peaks = [np.max(recorded("peak_mb", m, default if m == "dpo" else None)) for m in methods]
+    spent = [recorded("seconds", m).sum() for m in methods]
+    peaks = [recorded("peak_mb", m).max() for m in methods]
     return sum(spent), max(peaks)
 
 
 seconds_dpo, peak_dpo = figures("dpo")
 seconds_ppo, peak_ppo = figures("ppo")
-libraries = recorded("libraries_mb", "dpo", default).mean()
+libraries = recorded("libraries_mb", "dpo").mean()
 spread_dpo, spread_ppo = (gold.mean(1).std(ddof=1) for gold in (gold_dpo, gold_ppo))
 for name, value in (
     ("seconds_dpo", seconds_dpo),

@@ -1,0 +1,1 @@
+"""Grading of submitted notebooks on nbgrader; see docs/instructor-guide.md."""
