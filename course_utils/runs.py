@@ -256,7 +256,7 @@ def _reward_recipe(course: Course, labels: str) -> dict[str, Any]:
 
 def _own_labels(course: Course, labels: str) -> OwnLabels | None:
     """The labels made in chapter 03 that a stage adds to its pairs; None when there are none."""
-    from .labeling import own_labels
+    from .labeling.own import own_labels
 
     found = own_labels(course) if labels == "votes" else None
     return found if found and found.pairs else None

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+# Whatever somebody has labelled in this clone, tests and records are about the shipped pairs.
+os.environ["COURSE_LABELS"] = "none"
+
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 

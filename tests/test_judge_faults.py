@@ -144,6 +144,7 @@ def test_a_hang_ends_at_the_deadline(server: JudgeServer, fast_retries: None) ->
     assert time.perf_counter() - began < 3.0
 
 
+@pytest.mark.slow
 def test_a_slow_drip_ends_at_the_deadline(server: JudgeServer) -> None:
     """The client's timeout counts per read, and this server sends a byte every 50 ms."""
     text = json.dumps(completion(verdict("A")))
@@ -397,6 +398,7 @@ def test_compare_works_inside_a_running_loop_as_in_a_notebook(server: JudgeServe
     assert asyncio.run(cell())[0].winner == "A"
 
 
+@pytest.mark.slow
 def test_many_calls_run_at_once_and_never_more_than_allowed(server: JudgeServer) -> None:
     server.delay = 0.02
     pairs = [(f"{PAIR[0]} {i}", *PAIR[1:]) for i in range(200)]

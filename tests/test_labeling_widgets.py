@@ -468,6 +468,7 @@ def test_thumbs(path: Path) -> None:
     assert "No action has the key z" in labeler.status.value
     assert "2 of 4 saved" in labeler.counter.value
     assert "Answer" in labeler._repr_mimebundle_()["text/html"]
+    assert "Good · Bad · Skip · Undo" in labeler._repr_mimebundle_()["text/html"]
     labeler.keys.value += "gg"
     assert "All 4 answers are rated" in shown(labeler)
     assert "All 4 answers are rated" in labeler._repr_mimebundle_()["text/html"]

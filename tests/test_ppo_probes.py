@@ -21,6 +21,7 @@ def mean(trainer: Any, key: str, rows: slice) -> float:
 START, END = slice(0, 3), slice(-5, None)
 
 
+@pytest.mark.slow
 def test_constant_reward_teaches_the_value_and_nothing_else(
     new_model: Callable[..., Any], tokenizer: Any
 ) -> None:
@@ -40,6 +41,7 @@ def test_constant_reward_teaches_the_value_and_nothing_else(
     assert trainer.history[-1]["value/loss"] < 0.1 * trainer.history[0]["value/loss"]
 
 
+@pytest.mark.slow
 def test_reward_for_one_token(new_model: Callable[..., Any], tokenizer: Any) -> None:
     trainer = run(new_model(), tokenizer, share_of("e"), 40)
     assert mean(trainer, "scores/mean", START) < 0.15
@@ -47,6 +49,7 @@ def test_reward_for_one_token(new_model: Callable[..., Any], tokenizer: Any) -> 
     assert mean(trainer, "objective/kl", END) > 1
 
 
+@pytest.mark.slow
 def test_reward_for_stopping_early(new_model: Callable[..., Any], tokenizer: Any) -> None:
     trainer = run(
         new_model(),

@@ -437,6 +437,7 @@ def divergence(policy: torch.Tensor) -> float:
     return float((policy * (policy / REFERENCE).log()).sum())
 
 
+@pytest.mark.slow
 def test_dpo_finds_the_optimum_and_a_larger_beta_stays_closer_to_the_reference() -> None:
     distances = []
     for beta in (0.25, 0.5, 1.0, 4.0):
@@ -456,6 +457,7 @@ def test_extreme_betas_of_dpo() -> None:
     assert divergence(descend("DPO", 300.0, rate=4 / 300**2)) < 1e-4
 
 
+@pytest.mark.slow
 def test_ipo_finds_the_optimum_and_a_larger_beta_stays_closer_to_the_reference() -> None:
     # Azar et al. 2023, eq. 5 with uniform competitors: the reward is the mean win probability.
     wins = vector(0.75 + 0.9, 0.25 + 0.75, 0.1 + 0.25) / 3

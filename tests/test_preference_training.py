@@ -207,6 +207,7 @@ def test_pairs_come_sorted_and_are_drawn_in_groups_of_like_length(
     assert orders[0][1] > 0.6, "too much padding"
 
 
+@pytest.mark.slow
 def test_what_a_limit_cuts_is_reported_and_what_it_empties_left_out(
     course: Course, tokenizer: Any, new_model: Callable[..., Any]
 ) -> None:
@@ -291,9 +292,10 @@ def test_every_profile_asks_for_settings_that_trl_has(
     settings = preference.PreferenceSettings.of(course, method)
     made = training_arguments(course, settings, method, str(tmp_path), 7)
     twice = 2 if method == "kto" else 1
-    assert made.per_device_train_batch_size == twice * p.batch_size
+    assert made.per_device_train_batch_size == twice * (p.dpo_batch_size or p.batch_size)
     assert made.beta == settings.beta and made.max_length == p.max_length
-    assert made.num_train_epochs == p.dpo_epochs and made.learning_rate == p.dpo_learning_rate
+    rate = p.sft_learning_rate if method == "orpo" else p.dpo_learning_rate
+    assert made.num_train_epochs == p.dpo_epochs and made.learning_rate == rate
     assert made.seed == made.data_seed == 7 and made.bf16 is False
     smaller = Course("test", p, size="small")
     assert preference.PreferenceSettings.of(smaller, method).epochs == 1

@@ -391,6 +391,7 @@ def test_training_learns_the_pairs_and_comes_back_centred_from_disk(
     assert list((tmp_path / "run").glob("**/checkpoint*")) == []
 
 
+@pytest.mark.slow
 def test_the_seed_decides(
     course: Course, rows: Any, tokenizer: Any, fresh: Callable[..., Any]
 ) -> None:

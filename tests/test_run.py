@@ -77,6 +77,7 @@ def test_executed_notebooks_and_pages(report: tuple[Path, int]) -> None:
     assert not [path for path in out.rglob(".*")]
 
 
+@pytest.mark.slow
 def test_stops_at_the_first_failure_and_names_the_slow_cell(tmp_path: Path) -> None:
     write(tmp_path, "00_slow", "import time; time.sleep(60)")
     write(tmp_path, "01_next", "1")
@@ -86,12 +87,14 @@ def test_stops_at_the_first_failure_and_names_the_slow_cell(tmp_path: Path) -> N
     assert "not run" in (tmp_path / "build" / "index.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_dead_kernel_is_a_failure(tmp_path: Path) -> None:
     write(tmp_path, "00_dead", "import os; os._exit(1)")
     entry = run(list_chapters(tmp_path, ".ipynb"), tmp_path / "build")["chapters"]["00_dead"]
     assert entry["status"] == "failed" and "kernel died" in entry["error"]
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_what_is_done_and_a_valid_summary(tmp_path: Path) -> None:
     marker = tmp_path / "running"
     write(tmp_path, "00_done", "print('done')")

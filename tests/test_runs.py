@@ -343,6 +343,7 @@ def test_a_killed_training_is_ignored_and_swept_up(disk: Path, tmp_path: Path) -
     assert left_in(disk) == [stranger.name, left_in(disk)[1]]
 
 
+@pytest.mark.slow
 def test_two_processes_train_once(disk: Path, tmp_path: Path) -> None:
     counter = tmp_path / "count"
     both = [start(counter, 1.5) for _ in range(2)]
@@ -355,6 +356,7 @@ def test_two_processes_train_once(disk: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the size of files")
+@pytest.mark.slow
 def test_a_disk_that_fills_up_for_real(disk: Path, tmp_path: Path) -> None:
     # A limit on the size of files stands for the disk's end: safetensors meets it while writing.
     pytest.importorskip("safetensors")

@@ -109,6 +109,7 @@ def test_one_step_of_trl_has_our_loss(
         assert output.training_loss == pytest.approx(ours, rel=1e-4), (size, accumulation)
 
 
+@pytest.mark.slow
 def test_training_learns_the_set_by_heart(
     course: Course, rows: Any, tokenizer: Any, new_model: Callable[..., Any]
 ) -> None:
@@ -157,6 +158,7 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("adapter", ["full", "lora"])
 def test_the_seed_decides(
     adapter: str, course: Course, rows: Any, tokenizer: Any, new_model: Callable[..., Any],

@@ -115,6 +115,7 @@ def played(
     )
 
 
+@pytest.mark.slow
 def test_a_round_prefers_people_to_the_opponent(
     course: Course, tokenizer: Any, new_model: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

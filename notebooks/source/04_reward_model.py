@@ -226,8 +226,14 @@ del student, model, optimiser
 # ## Training with TRL
 # `RewardTrainer` does the same with everything a real run needs. Few passes over the pairs: a reward model soon
 # knows them by heart. The curve of held-out pairs shows whether it does.
+#
+# The pairs you labelled in chapter 03 are trained on, too. (Where nobody did, and a simulated annotator labelled in your
+# place, these are.) Set the environment variable `COURSE_LABELS=none` to go without.
 
 # %%
+from course_utils import labeling
+
+print(f"{len(pairs)} voted pairs and {labeling.own_labels(course)}")
 print(settings)
 folder = runs.ensure("reward", course)
 history = runs.history(folder)
