@@ -8,8 +8,7 @@ probability that the verdict's token has (Lee et al. 2023, arXiv 2309.00267, sec
 from __future__ import annotations
 
 import warnings
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -21,6 +20,7 @@ from .budget import Estimate
 from .calls import Asked, Failure, Reply, Request, ask_all, estimate
 from .parse import read_verdict, slot_probability
 from .prompts import MAX_CHARS, Rubric, pair_messages, pair_schema, rubric_of, shorten
+from .results import JudgeRun, announce, of_run
 from .threads import run_sync
 
 MAX_TOKENS = 300  # of a reply: two sentences and a letter
@@ -140,44 +140,14 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Verdicts(Sequence[Verdict]):
+class Verdicts(JudgeRun[Verdict]):
     """What `PairJudge.compare` gives: a sequence of verdicts, and how the run went.
 
     Attributes:
-        items: the judged pairs, errors included, in the order given.
-        left: pairs that were not judged because the run stopped.
-        stopped: why it stopped early, or an empty string.
-        title: the backend's, for figures.
-        calls, cached, usd: of this run (usd None without a price).
-        cut: judged texts that were too long and lost their middle.
-        unused: records in the transcript that nothing asked for, such as another rubric's.
         changes: parameters the server made us drop or rename -> in how many calls.
     """
 
-    items: tuple[Verdict, ...]
-    left: tuple[Pair, ...] = ()
-    stopped: str = ""
-    title: str = ""
-    calls: int = 0
-    cached: int = 0
-    usd: float | None = 0.0
-    cut: int = 0
-    unused: int = 0
     changes: Mapping[str, int] = field(default_factory=dict)
-
-    def __getitem__(self, index: Any) -> Any:
-        return self.items[index]
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __iter__(self) -> Iterator[Verdict]:
-        return iter(self.items)
-
-    @property
-    def errors(self) -> Counter[str]:
-        """How many pairs failed, by kind."""
-        return Counter(v.error.partition(":")[0] for v in self.items if v.error)
 
     def summary(self) -> str:
         """One line on how the run went."""
@@ -192,11 +162,7 @@ class Verdicts(Sequence[Verdict]):
         if self.unused:
             parts.append(f"{self.unused} records of the transcript not used")
         parts += [f"{change} in {count} calls" for change, count in self.changes.items()]
-        if self.errors:
-            kinds = ", ".join(f"{kind} {count}" for kind, count in self.errors.most_common())
-            parts.append(f"errors: {kinds}")
-        if self.stopped:
-            parts.append(f"STOPPED, {len(self.left)} pairs left: {self.stopped}")
+        parts += self._troubles("pairs")
         return "; ".join(parts)
 
 
@@ -248,7 +214,7 @@ class PairJudge:
         """`compare` to be awaited."""
         given = [as_pair(number, pair) for number, pair in enumerate(pairs)]
         requests, cut = self._requests(given)
-        self._announce(requests)
+        announce(self.backend, requests)
         asked = await ask_all(self.backend, requests, self._read, on_step)
         verdicts = self._verdicts(given, asked, cut)
         self._report(verdicts)
@@ -304,22 +270,8 @@ class PairJudge:
                 left.append(pair)
             else:
                 items.append(Verdict(pair, (_round(both[0], False), _round(both[1], True))))
-        return Verdicts(
-            tuple(items),
-            tuple(left),
-            asked.stopped,
-            self.backend.title,
-            asked.calls,
-            asked.cached,
-            asked.usd,
-            cut,
-            self.backend.transcript.unused,
-            dict(asked.changes),
-        )
-
-    def _announce(self, requests: Sequence[Request]) -> None:
-        if self.backend.kind == "live" and not self.backend.quiet:
-            print(f"{self.backend.title}: {estimate(self.backend, requests)}")
+        how = of_run(self.backend, asked, cut)
+        return Verdicts(tuple(items), tuple(left), **how, changes=dict(asked.changes))
 
     def _report(self, verdicts: Verdicts) -> None:
         if verdicts.errors or verdicts.stopped:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +14,7 @@ from .budget import Estimate
 from .calls import Failure, Reply, Request, ask_all, estimate
 from .parse import read_scores
 from .prompts import MAX_CHARS, Rubric, point_messages, point_schema, rubric_of, shorten
+from .results import JudgeRun, announce, of_run
 from .threads import run_sync
 
 MAX_TOKENS = 300
@@ -47,32 +47,8 @@ class Score:
 
 
 @dataclass(frozen=True)
-class Scores(Sequence[Score]):
-    """What `PointJudge.score` gives; the fields mean what they mean in `Verdicts`."""
-
-    items: tuple[Score, ...]
-    left: tuple[tuple[str, str], ...] = ()
-    stopped: str = ""
-    title: str = ""
-    calls: int = 0
-    cached: int = 0
-    usd: float | None = 0.0
-    cut: int = 0
-    unused: int = 0
-
-    def __getitem__(self, index: Any) -> Any:
-        return self.items[index]
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __iter__(self) -> Iterator[Score]:
-        return iter(self.items)
-
-    @property
-    def errors(self) -> Counter[str]:
-        """How many answers have no score, by kind."""
-        return Counter(s.error.partition(":")[0] for s in self.items if s.error)
+class Scores(JudgeRun[Score]):
+    """What `PointJudge.score` gives: a sequence of scores, and how the run went."""
 
     @property
     def mean(self) -> float | None:
@@ -83,11 +59,7 @@ class Scores(Sequence[Score]):
     def summary(self) -> str:
         """One line on how the run went."""
         parts = [f"{len(self.items)} answers", f"{self.calls} calls, {self.cached} cached"]
-        if self.errors:
-            kinds = ", ".join(f"{kind} {count}" for kind, count in self.errors.most_common())
-            parts.append(f"errors: {kinds}")
-        if self.stopped:
-            parts.append(f"STOPPED, {len(self.left)} answers left: {self.stopped}")
+        parts += self._troubles("answers")
         return "; ".join(parts)
 
 
@@ -125,21 +97,10 @@ class PointJudge:
         """`score` to be awaited."""
         given = [_as_item(number, item) for number, item in enumerate(items)]
         requests, cut = self._requests(given)
-        if self.backend.kind == "live" and not self.backend.quiet:
-            print(f"{self.backend.title}: {estimate(self.backend, requests)}")
+        announce(self.backend, requests)
         asked = await ask_all(self.backend, requests, self._read, on_step)
         scored, left = _collect(given, asked.outcomes)
-        scores = Scores(
-            scored,
-            left,
-            asked.stopped,
-            self.backend.title,
-            asked.calls,
-            asked.cached,
-            asked.usd,
-            cut,
-            self.backend.transcript.unused,
-        )
+        scores = Scores(scored, left, **of_run(self.backend, asked, cut))
         if scores.errors or scores.stopped:
             warnings.warn(scores.summary(), stacklevel=2)
         return scores
