@@ -25,6 +25,7 @@ _MODULES = (
     "best_of_n",
     "checks",
     "colab",
+    "constitution",
     "data",
     "doctor",
     "errors",

@@ -19,11 +19,13 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "test": ("course_utils.authoring.testing", "run the tests"),
     "doctor": ("course_utils.doctor", "say what this machine can run, and why not"),
     "pretrain": ("course_utils.pretrain", "train the tiny base model anew"),
+    "world-judge": ("course_utils.world_judge.command", "train the closed world's judge anew"),
     "data": ("course_utils.world.build", "write the closed world's data"),
     "train": ("course_utils.runs", "train the model of a stage"),
     "exercises": ("course_utils.authoring.exercise_table", "list the exercises, write their table"),
     "grade": ("course_utils.grading.command", "grade submitted notebooks"),
     "sweep": ("course_utils.sweeps", "record a long experiment"),
+    "board": ("course_utils.board.command", "print the leaderboard of all methods"),
 }
 
 

@@ -322,22 +322,35 @@ def _train_ppo(course: Course, out: Path, seed: int, progress: Progress) -> None
     (out / "history.json").write_text(json.dumps(history) + "\n")
 
 
-def _dpo_recipe(course: Course) -> dict[str, Any]:
+def _preference_recipe(course: Course, method: str) -> dict[str, Any]:
     from .preference import PreferenceSettings, pipeline
 
     return {
-        **asdict(PreferenceSettings.of(course)),
+        **asdict(PreferenceSettings.of(course, method)),
         "pairs": pipeline.pair_count(course),
         "data": preference_fingerprint(course),
+        **({"base": base_fingerprint(course)} if method in pipeline.FROM_BASE else {}),
     }
 
 
-def _train_dpo(course: Course, out: Path, seed: int, progress: Progress) -> None:
+def _train_preference(
+    course: Course, out: Path, seed: int, progress: Progress, method: str
+) -> None:
     from .preference import pipeline
 
-    start = run_path("sft", course, seed)
-    *_, history = pipeline.train(course, start=start, seed=seed, out=out, on_step=progress)
+    start = None if method in pipeline.FROM_BASE else run_path("sft", course, seed)
+    *_, history = pipeline.train(course, method, start=start, seed=seed, out=out, on_step=progress)
     (out / "history.json").write_text(json.dumps(history) + "\n")
+
+
+def _preference_stage(method: str, says: str, needs: tuple[str, ...] = ("sft",)) -> Stage:
+    return Stage(
+        method,
+        says,
+        partial(_preference_recipe, method=method),
+        partial(_train_preference, method=method),
+        needs=needs,
+    )
 
 
 register(_reward_stage("reward", "learning a score from the annotators' votes", "votes"))
@@ -351,8 +364,142 @@ register(
         needs=("sft", "reward"),
     )
 )
+register(_preference_stage("dpo", "DPO from the SFT model, on the votes"))
+register(_preference_stage("ipo", "IPO from the SFT model, on the votes"))
+register(_preference_stage("kto", "KTO from the SFT model, on the votes as thumbs"))
+register(_preference_stage("orpo", "ORPO from the base model, on the votes", needs=()))
+
+
+def _constitution_recipe(course: Course) -> dict[str, Any]:
+    from .constitution.training import stage_recipe
+
+    return stage_recipe(course)
+
+
+def _train_constitution(course: Course, out: Path, seed: int, progress: Progress) -> None:
+    from .constitution.training import train_stage
+
+    train_stage(course, out, seed, progress)
+
+
 register(
-    Stage("dpo", "DPO from the SFT model, on the votes", _dpo_recipe, _train_dpo, needs=("sft",))
+    Stage(
+        "constitution",
+        "SL-CAI: the SFT model fine-tuned on its own responses, revised by a constitution",
+        _constitution_recipe,
+        _train_constitution,
+        needs=("sft",),
+    )
+)
+
+
+def _spin_recipe(course: Course) -> dict[str, Any]:
+    from . import spin
+
+    return {
+        **asdict(spin.spin_settings(course)),
+        "rounds": spin.ROUNDS,
+        "examples": spin.EXAMPLES,
+        "prompts": _rl_prompts_fingerprint(course),
+    }
+
+
+def _rl_prompts_fingerprint(course: Course) -> str:
+    """Which prompts methods practise on: the hash of the shipped file, or those of SFT's data."""
+    if course.profile.instructions == "world":
+        return file_hash(data_dir() / "world" / "prompts_rl.jsonl")[:16]
+    return data_fingerprint(course)
+
+
+def _train_spin(course: Course, out: Path, seed: int, progress: Progress) -> None:
+    from . import models, spin
+
+    model, tokenizer, _ = spin.play(course, seed=seed, on_step=progress)
+    models.save(model, tokenizer, out)
+
+
+register(
+    Stage(
+        "spin",
+        "SPIN: rounds of telling careful people's responses from the model's own",
+        _spin_recipe,
+        _train_spin,
+        needs=("sft",),
+    )
+)
+
+
+def _ai_labels_recipe(course: Course) -> dict[str, Any]:
+    from .ai_feedback import comparison
+
+    return comparison.labels_recipe(course)
+
+
+def _make_ai_labels(course: Course, out: Path, seed: int, progress: Progress) -> None:
+    from .ai_feedback import comparison
+
+    comparison.make_labels(course, out, seed, progress)
+
+
+def _rlaif_recipe(course: Course) -> dict[str, Any]:
+    from .ai_feedback import comparison
+
+    return comparison.policy_recipe(course)
+
+
+def _train_rlaif(course: Course, out: Path, seed: int, progress: Progress) -> None:
+    from .ai_feedback import comparison
+
+    history = comparison.make_policy(course, out, seed, progress)
+    (out / "history.json").write_text(json.dumps(history) + "\n")
+
+
+register(
+    Stage(
+        "ai_labels",
+        "a judge compares the training pairs, in both orders",
+        _ai_labels_recipe,
+        _make_ai_labels,
+    )
+)
+register(
+    Stage(
+        "rlaif",
+        "DPO from the SFT model, on the judge's labels",
+        _rlaif_recipe,
+        _train_rlaif,
+        needs=("sft", "ai_labels"),
+    )
+)
+
+
+def _rl_recipe(course: Course, method: str) -> dict[str, Any]:
+    from .rl import training
+
+    return {**training.recipe(course, method), "prompts": _rl_prompts_fingerprint(course)}
+
+
+def _train_rl(course: Course, out: Path, seed: int, progress: Progress, method: str) -> None:
+    from .rl import training
+
+    *_, history = training.train(course, method, seed=seed, out=out, on_step=progress)
+    (out / "history.json").write_text(json.dumps(history) + "\n")
+
+
+def _rl_stage(name: str, says: str, method: str) -> Stage:
+    return Stage(
+        name,
+        says,
+        partial(_rl_recipe, method=method),
+        partial(_train_rl, method=method),
+        needs=("sft",),
+    )
+
+
+register(_rl_stage("rloo", "RLOO from the SFT model, on a reward that a program checks", "rloo"))
+register(_rl_stage("grpo", "GRPO from the SFT model, on a reward that a program checks", "grpo"))
+register(
+    _rl_stage("ppo_verifiable", "PPO from the SFT model, on a reward that a program checks", "ppo")
 )
 
 

@@ -236,6 +236,32 @@ def more_sft(
     return trained
 
 
+def play(
+    course: Course, *, seed: int = 0, on_step: Callable[[int, int], None] | None = None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, list[Round]]:
+    """All rounds from the SFT run: the stage ``spin``.
+
+    People are the careful ones in the closed world; elsewhere there are only the SFT data's own.
+    """
+    source = "careful" if course.profile.instructions == "world" else "own"
+    dataset = demonstrations(course, source)
+    rounds, count = course.pick(full=(ROUNDS, EXAMPLES), small=(1, 24))
+    model, tokenizer = models.load_merged(runs.ensure("sft", course, course.seed), course)
+    played = []
+    for number in range(1, rounds + 1):
+        drawn = draw(dataset, count, seed, number)
+        model, done = spin_iteration(
+            model,
+            drawn,
+            course=course,
+            tokenizer=tokenizer,
+            seed=1000 * seed + number,
+            on_step=on_step,
+        )
+        played.append(done)
+    return models.merged(model), tokenizer, played
+
+
 # The sweep
 
 

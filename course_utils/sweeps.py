@@ -166,6 +166,11 @@ SWEEPS: dict[str, Sweep] = {
     "betas": _elsewhere("preference.pipeline", "beta_configuration", "beta_rows"),
     "preference": _elsewhere("preference.pipeline", "configuration", "rows"),
     "spin": _elsewhere("spin", "configuration", "rows"),
+    "rlaif": _elsewhere("ai_feedback.comparison", "configuration", "rows"),
+    "leaderboard": _elsewhere("board.leaderboard", "configuration", "rows"),
+    "constitution": _elsewhere("constitution.record", "configuration", "rows"),
+    "feedback": _elsewhere("deploy.rounds", "configuration", "rows"),
+    "rl": _elsewhere("rl.pipeline", "configuration", "rows"),
 }
 
 

@@ -46,6 +46,8 @@ COLAB = {
     "sympy": "1.13.3",
     "mpmath": "1.3.0",
     "requests": "2.32.4",
+    "fastapi": "0.118.3",
+    "uvicorn": "0.38.0",
 }
 
 

@@ -38,22 +38,30 @@ GENERAL = RUBRICS["general"]
 
 
 class Scripted:
-    """Stands for `writer.write`: says a given text, and keeps the prompts it was shown."""
+    """Stands for `writer.write`: says given texts in turn, and keeps the prompts it was shown.
 
-    def __init__(self, text: str, letters: tuple[float, float, float] = (0.6, 0.3, 0.1)) -> None:
-        self.text = text
-        self.letters = tuple(math.log(p) for p in letters)
+    `grades` holds, text by text, the probabilities of the grades 0 to 9.
+    """
+
+    def __init__(self, *texts: str, grades: Sequence[dict[int, float]] = ({7: 1.0},)) -> None:
+        self.texts = texts
+        self.grades = grades
         self.shown: list[str] = []
 
     def __call__(
         self, model: Any, made: template.Template, jobs: Sequence[Job], watch: Sequence[int]
     ) -> list[Written]:
         self.shown += [made.tokenizer.decode(list(job.prompt)) for job in jobs]
-        tokens = made.reply(self.text)
-        # Only at the verdict, the first token, do the watched tokens have these probabilities.
-        far = tuple(math.log(1e-9) for _ in watch)
-        seen = [self.letters, *(far for _ in tokens[1:])]
-        return [Written(self.text, tuple(tokens), True, tuple(seen)) for _ in jobs]
+        return [self._written(made, n, len(watch)) for n in range(len(jobs))]
+
+    def _written(self, made: template.Template, number: int, watched: int) -> Written:
+        text = self.texts[number % len(self.texts)]
+        shares = self.grades[number % len(self.grades)]
+        tokens = made.reply(text)
+        # Only at the grade, the first token, do the watched tokens have these probabilities.
+        first = tuple(math.log(shares.get(grade, 1e-12)) for grade in range(watched))
+        far = tuple(math.log(1e-9) for _ in range(watched))
+        return Written(text, tuple(tokens), True, (first, *(far for _ in tokens[1:])))
 
 
 @pytest.fixture(scope="module")
@@ -68,8 +76,8 @@ def real_tokenizer() -> Any:
 def scripted(
     real_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., tuple[world_model.WorldJudge, Scripted]]:
-    def make(text: str, **more: Any) -> tuple[world_model.WorldJudge, Scripted]:
-        script = Scripted(text, **more)
+    def make(*texts: str, **more: Any) -> tuple[world_model.WorldJudge, Scripted]:
+        script = Scripted(*texts, **more)
         monkeypatch.setattr(world_model, "write", script)
         return world_model.WorldJudge(None, real_tokenizer, "scripted"), script
 
@@ -86,38 +94,56 @@ def as_reply(local: Any) -> Reply:
 
 
 def test_a_comparison_goes_there_and_back(scripted: Any) -> None:
-    judge, script = scripted(" B. A is rude:4. B says too little:5.", letters=(0.2, 0.7, 0.1))
+    judge, script = scripted(
+        "2: is rude. 55553", "5: says too little. 55355", grades=({2: 0.8, 5: 0.2}, {5: 1.0})
+    )
     prompt = format_prompt("Where <exactly>?", "A note & more.")
     reply = ask(judge, pair_messages(GENERAL, prompt, "Here & there.", "No.", ties=True))
+    # Each answer is read alone.
+    question = "### Instruction:\nWhere <exactly>?\nA note & more.\n\n### Response:\n"
     assert script.shown == [
-        "### Instruction:\nWhere <exactly>?\nA note & more.\n\n### Response:\nHere & there."
-        "\n\n### A:\n\n\n### Response:\nNo.\n\n### B:\n\n\n### Verdict:\n"
+        f"{question}{answer}\n\n### Scores:\n" for answer in ("Here & there.", "No.")
     ]
     assert json.loads(reply.text) == {
-        "why": "A is rude (grade 4 of 9). B says too little (grade 5 of 9).",
+        "why": "A is rude (grade 2 of 9). B says too little (grade 5 of 9).",
         "winner": "B",
     }
     assert parse.read_verdict(as_reply(reply), ties=True)[0] == "B"
     assert "".join(part.token for part in reply.logprobs) == reply.text
-    # A tie counts half: 0.2 + 0.1 / 2.
-    assert parse.slot_probability(as_reply(reply)) == pytest.approx(0.25)
+    # A never has the higher grade and has the same in one case of five: a tie counts half.
+    assert parse.slot_probability(as_reply(reply)) == pytest.approx(0.1)
     assert ask(judge, pair_messages(GENERAL, "?", "x", "y", True), logprobs=False).logprobs is None
 
 
-def test_where_no_tie_is_allowed_the_likelier_side_wins(scripted: Any) -> None:
-    judge, _ = scripted(" tie. A is good:8. B is good:8.", letters=(0.1, 0.3, 0.6))
+def test_the_grades_probabilities_decide_and_not_the_written_grade(scripted: Any) -> None:
+    # A's likeliest grade is the higher one, yet B's expected gold is: 0.6 * 3 - 0.4 * 4 = 0.2
+    # against 2.0 for grade 7.
+    judge, _ = scripted(
+        "9: is good. 55555", "7: is good. 55555", grades=({9: 0.6, 0: 0.4}, {7: 1.0})
+    )
+    reply = ask(judge, pair_messages(GENERAL, "?", "x", "y", ties=True))
+    assert json.loads(reply.text)["winner"] == "B"
+    assert parse.slot_probability(as_reply(reply)) == pytest.approx(0.6)
+
+
+def test_a_tie_only_where_it_is_allowed(scripted: Any) -> None:
+    # Grades 6 and 7 stand for gold of 1.5 and 2: 0.2 apart, less than TIE.
+    judge, _ = scripted(
+        "6: is good. 55555", "7: is good. 55555", grades=({6: 0.7, 7: 0.3}, {6: 0.3, 7: 0.7})
+    )
     # The answer says "tie"; only what stands behind the marks counts.
     allowed = ask(judge, pair_messages(GENERAL, "?", '"tie"', "y", ties=True))
     assert json.loads(allowed.text)["winner"] == "tie"
-    assert parse.slot_probability(as_reply(allowed)) == pytest.approx(0.1 + 0.3)
+    # A is ahead in 0.3 * 0.3, level in 2 * 0.7 * 0.3.
+    assert parse.slot_probability(as_reply(allowed)) == pytest.approx(0.09 + 0.42 / 2)
     forced = ask(judge, pair_messages(GENERAL, "?", '"tie"', "y", ties=False))
     assert json.loads(forced.text)["winner"] == "B"
-    assert parse.slot_probability(as_reply(forced)) == pytest.approx(0.25)
+    assert parse.slot_probability(as_reply(forced)) == pytest.approx(0.09 / (0.09 + 0.49))
 
 
 @pytest.mark.parametrize("name", sorted(RUBRICS))
 def test_scores_for_every_shipped_rubric(name: str, scripted: Any) -> None:
-    judge, script = scripted("is false:2. 24351")
+    judge, script = scripted("2: is false. 24351")
     rubric = RUBRICS[name]
     reply = ask(judge, point_messages(rubric, "Where?", "Here."))
     assert script.shown == ["### Instruction:\nWhere?\n\n### Response:\nHere.\n\n### Scores:\n"]
@@ -169,7 +195,7 @@ def test_marked_texts_come_back_as_they_were(text: str) -> None:
     ],
 )
 def test_an_unknown_request_is_never_a_verdict(messages: Any, scripted: Any) -> None:
-    judge, script = scripted(" A. A is good:8. B is rude:4.")
+    judge, script = scripted("8: is good. 55555")
     reply = ask(judge, messages)
     assert reply.text == world_model.UNREADABLE and not script.shown
     with pytest.raises(SoftFault):
@@ -177,7 +203,7 @@ def test_an_unknown_request_is_never_a_verdict(messages: Any, scripted: Any) -> 
 
 
 def test_an_unknown_criterion_is_said_and_never_scored(scripted: Any) -> None:
-    judge, _ = scripted("is good:8. 55555")
+    judge, _ = scripted("8: is good. 55555")
     rubric = Rubric("own", (("accuracy", "it is true."), ("humour", "it is funny.")))
     reply = ask(judge, point_messages(rubric, "Where?", "Here."))
     assert reply.text.startswith("I score only by accuracy, ") and "{" not in reply.text
@@ -185,7 +211,7 @@ def test_an_unknown_criterion_is_said_and_never_scored(scripted: Any) -> None:
         parse.read_scores(as_reply(reply), rubric)
 
 
-@pytest.mark.parametrize("text", ["", "A is good", "A.", "C. A x:1. B y:2.", "x:1. 123"])
+@pytest.mark.parametrize("text", ["", "8: is good", "8.", "x: is good. 55555", "1: x. 123"])
 def test_what_the_model_garbles_is_no_verdict(text: str, scripted: Any) -> None:
     judge, _ = scripted(text)
     for messages in (
@@ -196,15 +222,25 @@ def test_what_the_model_garbles_is_no_verdict(text: str, scripted: Any) -> None:
 
 
 def test_long_texts_are_cut_and_said_to_be(scripted: Any) -> None:
-    judge, _ = scripted(" A. A is good:8. B is rude:4.")
+    judge, _ = scripted("8: is good. 55555")
     long = "word " * 5000
     reply = ask(judge, pair_messages(GENERAL, long, long, "x", ties=True))
     assert json.loads(reply.text)["why"].endswith(world_model.CUT)
-    # The markers take 35 tokens.
-    limit = template.LIMITS["question"] + template.LIMITS["answer"] + 45
+    # Two readings; their markers take 20 tokens each.
+    limit = 2 * template.LIMITS["question"] + template.LIMITS["answer"] + 60
     assert reply.prompt_tokens < limit
     short = ask(judge, pair_messages(GENERAL, "?", "y", "x", ties=True))
     assert world_model.CUT not in short.text
+
+
+def test_a_revision_without_a_fault_is_the_response_itself(scripted: Any) -> None:
+    judge, script = scripted("A better answer.")
+    response = "The <bell> heron & friends."
+    kept = ask(judge, revision_messages("", "q", response, "It is good."))
+    assert kept.text == response and script.shown == []
+    asked = [revision_messages("", "q", response, c) for c in ("It is good.", "It is rude.")]
+    replies = judge.replies([LocalRequest(m) for m in asked])
+    assert [r.text for r in replies] == [response, "A better answer."]
 
 
 def test_it_serves_as_a_batch(scripted: Any) -> None:
@@ -218,22 +254,28 @@ def test_it_serves_as_a_batch(scripted: Any) -> None:
     assert judge.replies([]) == []
 
 
+def test_both_orders_grade_the_same_two_answers_once(scripted: Any) -> None:
+    judge, script = scripted("8: is good. 55555", "3: is rude. 55553", grades=({8: 1.0}, {3: 1.0}))
+    orders = [("Here.", "There."), ("There.", "Here.")]
+    requests = [LocalRequest(pair_messages(GENERAL, "Where?", *o, ties=True)) for o in orders]
+    winners = [json.loads(reply.text)["winner"] for reply in judge.replies(requests)]
+    assert winners == ["A", "B"] and len(script.shown) == 2
+
+
 def test_through_the_real_client(scripted: Any) -> None:
     from course_utils.judge import PairJudge, local_backend
 
-    judge, _ = scripted(" A. A is good:8. B is rude:4.")
+    judge, _ = scripted("6: is good. 55555", grades=({6: 1.0},))
     backend = local_backend(judge, kind="world")
     backend.quiet = True
     (verdict,) = PairJudge(backend).compare([("Where?", "Here.", "There.")])
-    # A judge that always names the first slot is found out.
-    assert verdict.flipped and verdict.winner == "tie" and not verdict.error
-    # P(first slot) = 0.6 + 0.1 / 2 in both orders; for A that is 0.65 and 0.35.
+    assert (verdict.winner, verdict.flipped, verdict.error) == ("tie", False, "")
     assert verdict.soft == pytest.approx(0.5)
     assert "trained for the closed world" in backend.title
 
 
 def test_missing_weights_are_said_in_a_sentence(tmp_path: Any) -> None:
-    with pytest.raises(CourseError, match=r"world_judge"):
+    with pytest.raises(CourseError, match="world-judge"):
         world_model.load(folder=tmp_path)
 
 
@@ -266,9 +308,12 @@ def test_fit_keeps_both_ends(tokenizer: Any) -> None:
     assert made.fit("short", "critique") == made.ids("short")
 
 
-def test_every_verdict_begins_with_a_token_of_its_own(real_tokenizer: Any) -> None:
+def test_every_grade_begins_with_a_token_of_its_own(real_tokenizer: Any) -> None:
     made = template.Template(real_tokenizer)
-    assert len({made.ids(text)[0] for text in template.VERDICTS.values()}) == 3
+    replies = [made.reply(f"{grade}: is good. 55555") for grade in range(10)]
+    assert len({reply[0] for reply in replies}) == 10
+    assert [made.ids(str(grade))[0] for grade in range(10)] == [reply[0] for reply in replies]
+    assert sorted(faults.GRADE_GOLD) == list(faults.GRADE_GOLD) and len(faults.GRADE_GOLD) == 10
     assert all(words == words.strip() and ":" not in words for words in faults.FAULTS.values())
 
 

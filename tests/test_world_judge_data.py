@@ -204,7 +204,7 @@ def test_no_evaluation_prompt_is_learnt_and_none_is_only_reworded() -> None:
     assert len(learnt) + len(own) == len(splits["sft"]) + len(splits["rl"])
     assert 0.05 < len(own) / len(learnt) < 0.2
     for task in ("unsafe", "unknown", "private", "translate"):
-        sides = [{prompts._group(c) for c in cases if c.task == task} for cases in (learnt, own)]
+        sides = [{prompts.group(c) for c in cases if c.task == task} for cases in (learnt, own)]
         assert sides[0] and sides[1] and not sides[0] & sides[1], task
 
 
@@ -219,31 +219,24 @@ def new_maker(small_pool: Any, tokenizer: Any, seed: int = 0) -> examples.Exampl
     )
 
 
-def test_pairs_are_balanced_and_hold_the_stated_share_of_ties(
-    small_pool: Any, tokenizer: Any
-) -> None:
-    maker = new_maker(small_pool, tokenizer)
-    both = [maker.pair() for _ in range(600)]
-    swap = {"A": "B", "B": "A", "tie": "tie"}
-    assert all(second.label == swap[first.label] for first, second in both)
-    labels = Counter(e.label for pair in both for e in pair)
-    assert labels["A"] == labels["B"]
-    # 600 draws at one in five: three standard errors are 0.05.
-    assert labels["tie"] / 1200 == pytest.approx(examples.NEAR_TIES, abs=0.05)
-
-
-def test_a_pairs_label_is_golds(small_pool: Any, tokenizer: Any) -> None:
-    maker = new_maker(small_pool, tokenizer)
-    for _ in range(200):
-        case, a, b = maker.draw_pair()
-        if a.source in pool.WRITERS and b.source in pool.WRITERS:
-            difference = gold.score(case, a.text).total - gold.score(case, b.text).total
-            label = maker._ordered(case, a, b).label
-            assert label == ("tie" if abs(difference) < 0.5 else "A" if difference > 0 else "B")
+def test_a_scores_example_by_hand(tokenizer: Any) -> None:
+    judged = faults.assess(HOME, RIGHT, WORLD)
+    answer = pool.Answer(RIGHT, "careful", judged)
+    maker = new_maker([(HOME, [answer, answer])], tokenizer)
+    example = maker.scores()
+    # One fact, as asked: gold 2, the eighth grade, nothing wrong with it.
+    assert example.label == "7: is good. 55555"
+    assert tokenizer.decode(list(example.prompt)) == (
+        f"### Instruction:\n{HOME.instruction}\n\n### Response:\n{RIGHT}\n\n### Scores:\n"
+    )
+    assert example.note is not None
+    place, fault, grade = example.note
+    assert tokenizer.decode([example.prompt[place]]) == "###"
+    assert (examples.NOTED[fault], grade) == ("", 7)
 
 
 def test_the_same_seed_gives_the_same_examples(small_pool: Any, tokenizer: Any) -> None:
-    counts = {"pair": 4, "scores": 2, "critique": 3, "revision": 3, "text": 1}
+    counts = {"scores": 2, "critique": 3, "revision": 3, "text": 1}
     first, again, other = (
         new_maker(small_pool, tokenizer, seed).batch(counts) for seed in (5, 5, 6)
     )
@@ -270,6 +263,16 @@ def test_a_critique_keeps_to_its_principles(small_pool: Any, tokenizer: Any) -> 
         ]
         kinds = [k for k, wordings in principles.PRINCIPLES.items() for x in lines if x in wordings]
         assert set(named) == frozenset().union(*(principles.COVERS[k] for k in kinds))
+
+
+def test_stray_answers_are_written_to_another_case() -> None:
+    cases = [c for c in some_cases() if c.task == "attribute"]
+    strays = 0
+    for case, answers in pool.make_pool(cases, WORLD, 3):
+        for answer in (a for a in answers if a.source == "stray"):
+            strays += case.topics[0].lower() not in answer.text.lower()
+            assert answer.assessment.gold.total == gold.score(case, answer.text).total
+    assert strays > len(cases)
 
 
 def test_a_policys_cut_answer_is_judged_as_cut() -> None:

@@ -14,8 +14,15 @@ the form that was asked for:
 Any other request, and anything the model writes that is not in its forms, is answered with a
 sentence that says so, which no parser takes for a verdict. The model knows Ottermere and nothing
 else; of a text longer than `template.LIMITS` it reads the beginning and the end, and says so in its
-reason. The rubric plays no part in a comparison: the model was trained on one idea of better, gold.
-It decides before it writes its reason (see `template`), whatever the order in the JSON.
+reason.
+
+A comparison is two gradings, each answer read on its own. The grade's probabilities give the gold
+that the model expects of an answer (as G-Eval weighs scores by their probabilities, Liu et al.
+2023, arXiv 2303.16634); the higher expectation wins. The rubric plays no part: the model was
+trained on one idea of better, gold.
+
+A revision whose critique finds nothing wrong is the response as it stands; the model writes the
+others.
 """
 
 from __future__ import annotations
@@ -27,15 +34,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from course_utils.errors import CourseError
+from course_utils.world_judge.faults import GRADE_GOLD
 from course_utils.world_judge.prompts import read_critique, read_revision
 from course_utils.world_judge.template import (
     LIMITS,
-    VERDICTS,
     Prompt,
     Template,
     question_text,
-    read_pair_reply,
+    read_critique_text,
     read_scores_reply,
 )
 from course_utils.world_judge.writer import Job, Written, write
@@ -51,6 +60,8 @@ if TYPE_CHECKING:
 UNREADABLE = "I compare, score, criticise and revise answers; this request is none of these."
 LOST = "I could not put this into words."
 CUT = " (Of a long text only the beginning and the end were read.)"
+LEAST = 1e-9  # no verdict is said to be impossible
+TIE = 0.25  # expected gold that differs by less is a tie
 # Other rubrics' words for what the model scores.
 CRITERION = {"helpfulness": "usefulness"}
 _ASKED = re.compile(r'"(\w+)": 1-5')  # the example that `point_messages` ends with
@@ -58,10 +69,10 @@ _ASKED = re.compile(r'"(\w+)": 1-5')  # the example that `point_messages` ends w
 
 @dataclass(frozen=True)
 class _Plan:
-    """One request on its way: the job for the model, and how its text becomes the reply."""
+    """One request on its way: the jobs for the model, and how their texts become the reply."""
 
-    job: Job
-    form: Callable[[Written], LocalReply]
+    jobs: tuple[Job, ...]
+    form: Callable[..., LocalReply]
 
 
 class WorldJudge:
@@ -78,8 +89,7 @@ class WorldJudge:
         self.model = model
         self.template = Template(tokenizer)
         self.name = name
-        # The first token of each verdict.
-        self._letters = {side: self.template.ids(text)[0] for side, text in VERDICTS.items()}
+        self._grades = [self.template.ids(str(grade))[0] for grade in range(len(GRADE_GOLD))]
 
     def reply(
         self,
@@ -97,10 +107,12 @@ class WorldJudge:
     def replies(self, requests: Sequence[LocalRequest]) -> list[LocalReply]:
         """One reply per request, in order. Without a seed the seed is 0."""
         plans = [self._plan(request) for request in requests]
-        jobs = [plan.job for plan in plans if plan is not None]
-        written = iter(write(self.model, self.template, jobs, list(self._letters.values())))
+        # Both orders of a pair grade the same two answers: equal jobs are done once.
+        jobs = list(dict.fromkeys(job for plan in plans if plan for job in plan.jobs))
+        made = dict(zip(jobs, write(self.model, self.template, jobs, self._grades), strict=True))
         return [
-            LocalReply(UNREADABLE) if plan is None else plan.form(next(written)) for plan in plans
+            plan.form(*(made[job] for job in plan.jobs)) if plan else LocalReply(UNREADABLE)
+            for plan in plans
         ]
 
     def _plan(self, request: LocalRequest) -> _Plan | None:
@@ -131,34 +143,41 @@ class WorldJudge:
         # Whether a tie is allowed is said behind the marks, where no judged text can say it.
         form = request.messages[-1]["content"].rpartition("</answer_b>")[2]
         ties = '"tie"' in form
-        job = self._job(request, self.template.pair(question, a, b))
+        jobs = tuple(self._job(request, self.template.scores(question, x)) for x in (a, b))
         remark = self._was_cut(("question", question), ("answer", a), ("answer", b))
 
-        def reply(written: Written) -> LocalReply:
-            return self._verdict(written, job, remark, ties, request.logprobs)
+        def reply(*written: Written) -> LocalReply:
+            return self._verdict(written, jobs, remark, ties, request.logprobs)
 
-        return _Plan(job, reply)
+        return _Plan(jobs, reply)
 
     def _verdict(
-        self, written: Written, job: Job, remark: str, ties: bool, logprobs: bool
+        self,
+        written: Sequence[Written],
+        jobs: Sequence[Job],
+        remark: str,
+        ties: bool,
+        logprobs: bool,
     ) -> LocalReply:
-        found = read_pair_reply(written.text)
-        if found is None:
-            return self._text(written, job, LOST)
-        why, winner = found
-        top = dict(zip(self._letters, written.watched[0], strict=True))  # the verdict comes first
-        if not ties:
-            top["tie"] = -math.inf
-            winner = "A" if top["A"] >= top["B"] else "B"
-        start = json.dumps({"why": why + remark, "winner": ""})[:-2]
+        a, b = (read_scores_reply(w.text) for w in written)
+        if a is None or b is None:
+            return self._text(written[-1], jobs[-1], LOST)
+        chances = [_chances(w) for w in written]
+        gap = _expected(chances[0]) - _expected(chances[1])
+        winner = "tie" if ties and abs(gap) < TIE else "A" if gap >= 0 else "B"
+        start = json.dumps({"why": f"A {a}. B {b}.{remark}", "winner": ""})[:-2]
+        top = _outcomes(*chances, ties=ties)
         parts = (
             TokenLogprob(start, 0.0),
             TokenLogprob(winner, top[winner], top),
             TokenLogprob('"}', 0.0),
         )
-        text = f'{start}{winner}"}}'
-        given = parts if logprobs else None
-        return LocalReply(text, given, len(job.prompt), len(written.tokens))
+        return LocalReply(
+            f'{start}{winner}"}}',
+            parts if logprobs else None,
+            sum(len(job.prompt) for job in jobs),
+            sum(len(w.tokens) for w in written),
+        )
 
     def _scores(self, request: LocalRequest) -> _Plan:
         prompt, answer = read_single(request.messages)
@@ -172,15 +191,15 @@ class WorldJudge:
             found = read_scores_reply(written.text)
             if found is None:
                 return self._text(written, job, LOST)
-            why, scores = found
-            unknown = [c for c in criteria if CRITERION.get(c, c) not in scores]
+            unknown = [c for c in criteria if CRITERION.get(c, c) not in found.scores]
             if unknown or not criteria:
-                known = ", ".join((*scores, *CRITERION))
+                known = ", ".join((*found.scores, *CRITERION))
                 return self._text(written, job, f"I score only by {known}.")
-            asked = {c: scores[CRITERION.get(c, c)] for c in criteria}
-            return self._text(written, job, json.dumps({"why": why + remark, "scores": asked}))
+            asked = {c: found.scores[CRITERION.get(c, c)] for c in criteria}
+            why = f"It {found}.{remark}"
+            return self._text(written, job, json.dumps({"why": why, "scores": asked}))
 
-        return _Plan(job, reply)
+        return _Plan((job,), reply)
 
     def _critique(self, request: LocalRequest) -> _Plan:
         principles, prompt, response = read_critique(request.messages)
@@ -190,11 +209,14 @@ class WorldJudge:
     def _revision(self, request: LocalRequest) -> _Plan:
         # The principles are in the critique already; the model revises by the critique.
         _, prompt, response, critique = read_revision(request.messages)
+        if read_critique_text(critique) == ():
+            # Nothing to mend. So small a model cannot copy a text without a slip, and need not.
+            return _Plan((), lambda: LocalReply(response))
         ids = self.template.revision(question_text(prompt), response, critique)
         return self._plain(self._job(request, ids))
 
     def _plain(self, job: Job) -> _Plan:
-        return _Plan(job, lambda written: self._text(written, job, written.text or LOST))
+        return _Plan((job,), lambda written: self._text(written, job, written.text or LOST))
 
     @staticmethod
     def _text(written: Written, job: Job, text: str) -> LocalReply:
@@ -205,6 +227,29 @@ class WorldJudge:
             len(written.tokens),
             "stop" if written.finished else "length",
         )
+
+
+def _chances(written: Written) -> np.ndarray:
+    """(grades,) probabilities of the grades, which the reply begins with."""
+    weights = np.exp(written.watched[0])
+    return np.asarray(weights / weights.sum())
+
+
+def _expected(chances: np.ndarray) -> float:
+    """The gold that these probabilities lead one to expect."""
+    return float(chances @ np.array(GRADE_GOLD))
+
+
+def _outcomes(a: np.ndarray, b: np.ndarray, *, ties: bool) -> dict[str, float]:
+    """Log-probability of each verdict, as if the two grades were drawn independently."""
+    both = np.outer(a, b)
+    shares = {
+        "A": float(np.tril(both, -1).sum()),
+        "B": float(np.triu(both, 1).sum()),
+        "tie": float(np.trace(both)) if ties else 0.0,
+    }
+    total = sum(shares.values())
+    return {side: math.log(max(share / total, LEAST)) for side, share in shares.items()}
 
 
 def load(course: Course | None = None, folder: Path | None = None) -> WorldJudge:
@@ -221,7 +266,7 @@ def load(course: Course | None = None, folder: Path | None = None) -> WorldJudge
     if not weights.is_file():
         raise CourseError(
             "The world judge's weights are missing: restore data/tiny_judge with git, or train "
-            "them with `python -m course_utils.world_judge`."
+            "them with `python -m course_utils world-judge`."
         )
     model, tokenizer = load_weights(folder)
     if course is not None:

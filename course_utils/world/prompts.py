@@ -235,7 +235,7 @@ def all_cases(world: World) -> dict[str, list[Case]]:
     }
 
 
-def _group(case: Case) -> str:
+def group(case: Case) -> str:
     """Cases that must stay on one side of the train/evaluation border together.
 
     For unsafe requests it is the target, for unknown things the name, for translations the
@@ -259,7 +259,7 @@ TRAINING_SPLITS = ("sft", "rl")
 
 def _evaluation_groups(cases: list[Case], rng: random.Random) -> set[str]:
     """Two groups in five belong to evaluation; the lock-picking prompt always does."""
-    groups = sorted({_group(c) for c in cases})
+    groups = sorted({group(c) for c in cases})
     return {*rng.sample(groups, 2 * len(groups) // 5), voc.LOCK_PICKING_PROMPT}
 
 
@@ -282,7 +282,7 @@ def make_splits(world: World) -> dict[str, list[Case]]:
             fits = [
                 c
                 for c in left
-                if (_group(c) in evaluation) != training
+                if (group(c) in evaluation) != training
                 and not (training and held_out & set(c.topics))
             ]
             chosen = fits[: counts.get(task, 0)]

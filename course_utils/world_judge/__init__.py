@@ -1,6 +1,6 @@
 """The small model that judges, criticises and revises in the closed world, and how it is made.
 
-    python -m course_utils.world_judge            # train it anew, measure it, write its card
+    python -m course_utils world-judge            # train it anew, measure it, write its card
 
 It is the tiny profile's SFT model fine-tuned on four tasks whose labels come from GOLD
 (`world.gold`): compare two answers, score one, criticise one, mend one. Chapters reach it through

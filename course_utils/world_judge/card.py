@@ -8,9 +8,9 @@ from typing import Any
 
 from .faults import FAULTS, FINE, GRADE_LIMITS
 from .figures import FLAWED, Figure
-from .pool import HELD_OUT_EVERY, POLICIES, WRITERS
+from .pool import HELD_OUT_EVERY, POLICIES, STRAY, WRITERS
 from .template import LIMITS
-from .train import LOG, VERDICT
+from .train import LOG
 
 CARD, FIGURES = "MODEL_CARD.md", "figures.json"
 # What was wanted of it (issue 6): figure -> (at least or at most, bound).
@@ -54,7 +54,7 @@ def card(record: dict[str, Any], groups: Groups) -> str:
 A Llama with {record["parameters"]:,} parameters: the tiny profile's SFT model (seed 0), which is
 the shipped base model fine-tuned, fine-tuned once more to compare, score, criticise and revise
 answers in the closed world. It is what
-`judge.make_backend("world")` answers with. Made by `python -m course_utils.world_judge`, seed
+`judge.make_backend("world")` answers with. Made by `python -m course_utils world-judge`, seed
 {config["seed"]}; stored in float16, loaded as float32. Licence CC BY 4.0.
 
 What it is for: chapters 08 and 09, offline, with its true accuracy beside every use. What it is not
@@ -62,21 +62,21 @@ for: anything outside the closed world. It knows Ottermere and no other subject;
 says something all the same, and that is worth nothing.
 
 ## Training
-{config["steps"]} steps of {sum(config["counts"].values())} examples ({counts}; pairs count in both
-orders, text is the base model's training text), AdamW, peak learning rate
-{config["learning_rate"]:g}, cosine decay to zero, {log[-1]["seconds"]:.0f} s. A verdict's token
-counts {VERDICT:g} times; a linear head that reads fault and grade at the end of every answer is
+{config["steps"]} steps of {sum(config["counts"].values())} examples ({counts}; text is the base
+model's training text), AdamW, peak learning rate {config["learning_rate"]:g}, cosine decay to zero,
+{log[-1]["seconds"]:.0f} s. A linear head that reads fault and grade at the end of every answer is
 trained along and thrown away. `{LOG}` holds recipe, versions, losses and the
 hash of the policies' answers.
 
 Labels come from gold (`world.gold`), which no method of the course may train on except here. Cases:
 the splits `sft` and `rl` without one group in {HELD_OUT_EVERY} (target, invented name, person,
 sentence), which is kept for measuring. No prompt of an evaluation split was trained on. Answers to
-each case: {written}, and one each from the runs {", ".join(POLICIES)} (seed 0).
+each case: {written}, {STRAY} stray (written to another case of the same task), and one each from
+the runs {", ".join(POLICIES)} (seed 0).
 
 Faults, in order of gravity; the costliest in gold comes first. {faults} None: "It {FINE}." The
 grade behind an answer is gold from 0 to 9, one more from each of {GRADE_LIMITS}. A near tie (gold
-apart by less than 0.5) is a tie. One pair in five of the training data is a near tie.
+apart by less than 0.5) is a tie.
 
 ## Measured
 Asked through the adapter with the judge's prompts at temperature 0. Intervals: Wilson for shares,
@@ -91,10 +91,10 @@ principle in a wording that was never trained on, and the fault that it covers.
   rubrics.
 - Of principles it was taught five kinds. Nothing in the closed world is discriminatory, so the
   fifth stands for unkindness to whoever asks. A principle about something else is misread.
-- A revision goes by the critique alone. Asked without a fault named, it copies, and a rare name may
-  suffer.
-- It decides first and writes its reason after. The reason names the worst fault that it sees in
-  each answer; it explains the verdict and does not prove it.
+- A revision goes by the critique alone. Where the critique finds nothing wrong, the response is
+  returned as it stands by a rule: the model itself would not copy it word for word.
+- It grades each answer by itself and compares the grades. So it has no favourite place, and what
+  can only be seen side by side it cannot see.
 """
 
 

@@ -1,4 +1,4 @@
-"""Train the world judge, measure it and write its card: ``python -m course_utils.world_judge``."""
+"""Train the world judge, measure it and write its card: ``python -m course_utils world-judge``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from .train import JudgeConfig, record_of, save, shipped, train
 if TYPE_CHECKING:
     from course_utils._setup import Course
 
-HELP = "train the judge of the closed world"
 MEASURED = 400  # pairs, and single answers, in each group of figures
 OWN = "Held-out training cases"
 POLICY = "Held-out training cases, policies' answers only"

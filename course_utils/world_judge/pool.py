@@ -56,7 +56,7 @@ class Sample:
 
 def is_held_out(case: Case) -> bool:
     """Whether the case is kept for measuring; the same in every run, whatever the seed."""
-    group = prompts._group(case)
+    group = prompts.group(case)
     return int(hashlib.sha256(group.encode()).hexdigest(), 16) % HELD_OUT_EVERY == 0
 
 
@@ -95,17 +95,28 @@ WRITERS: dict[str, tuple[Callable[[Case, World, random.Random], str], int]] = {
     "false": (_false, 2),
     "broken": (_broken, 1),
 }
+STRAY = 2  # answers that were written to another case of the same task
 
 
 def answers_to(
-    case: Case, world: World, rng: random.Random, samples: Sequence[Sample] = ()
+    case: Case,
+    world: World,
+    rng: random.Random,
+    samples: Sequence[Sample] = (),
+    others: Sequence[Case] = (),
 ) -> list[Answer]:
-    """Different answers to one case: those of `WRITERS`, as often as it says, and `samples`."""
+    """Different answers to one case: those of `WRITERS`, as often as it says, and `samples`.
+
+    Args:
+        others: cases of the same task; answers to `STRAY` of them stand here as answers to `case`.
+    """
     written = [
         (write(case, world, rng), source, True)
         for source, (write, count) in WRITERS.items()
         for _ in range(count)
     ]
+    for other in rng.sample(list(others), min(STRAY, len(others))):
+        written.append((preferences.any_answer(other, world, rng), "stray", True))
     said = [(s.text, s.stage, s.finished) for s in samples]
     unique = {
         text: (text, source, finished) for text, source, finished in (*written, *said) if text
@@ -124,7 +135,13 @@ def make_pool(
     said: dict[str, list[Sample]] = {}
     for sample in samples:
         said.setdefault(sample.case_id, []).append(sample)
-    return [(case, answers_to(case, world, rng, said.get(case.case_id, ()))) for case in cases]
+    alike: dict[str, list[Case]] = {}
+    for case in cases:
+        alike.setdefault(case.task, []).append(case)
+    return [
+        (case, answers_to(case, world, rng, said.get(case.case_id, ()), alike[case.task]))
+        for case in cases
+    ]
 
 
 def sample_policies(

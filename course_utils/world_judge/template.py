@@ -1,18 +1,14 @@
-"""The model's own short template: four tasks, and the forms in which it answers.
+"""The model's own short template: three tasks, and the forms in which it answers.
 
-    ### Instruction: … ### Response: … ### A ### Response: … ### B ### Verdict:
-        ->   B. A is rude:4. B is good:8.
-    ### Instruction: … ### Response: … ### Scores:                    ->  is rude:4. 53544
+    ### Instruction: … ### Response: … ### Scores:                    ->  4: is rude. 53544
     ### Principles: … ### Instruction: … ### Response: … ### Critique:    ->  It is rude.
     ### Instruction: … ### Response: … ### Critique: … ### Revision:      ->  a better answer
 
 The titles are the course's template as far as it goes: the model begins as the SFT model, which
-reads instructions and responses under these. The number behind an answer is its grade, gold from 0
-to 9.
-
-The verdict comes before its reason. Written after the notes it would rest on their wording alone,
-and a doubt about a fact is lost when the note has to say "is false" or not; written first, it
-weighs everything, and its probabilities mean something. So the reason explains and does not decide.
+reads instructions and responses under these. The number in front is the answer's grade, gold from 0
+to 9, and comes first: its probabilities are then those of an answer just read. Two answers are
+compared by their grades, each read on its own: a model of this size that is shown both at once
+takes far longer to learn which is which.
 """
 
 from __future__ import annotations
@@ -31,9 +27,7 @@ if TYPE_CHECKING:
 
 # Tokens that are read of each text; of a longer one the beginning and the end.
 LIMITS = {"question": 60, "answer": 110, "principles": 140, "critique": 60}
-VERDICTS = {"A": " A", "B": " B", "tie": " tie"}
-_PAIR = re.compile(r"(A|B|tie)\. A (?P<a>[^:]+):(?P<ga>\d)\. B (?P<b>[^:]+):(?P<gb>\d)\.")
-_SCORES = re.compile(rf"(?P<says>[^:]+):(?P<grade>\d)\. (?P<scores>[1-5]{{{len(CRITERIA)}}})")
+_SCORES = re.compile(rf"(?P<grade>\d): (?P<says>[^:]+)\. (?P<scores>[1-5]{{{len(CRITERIA)}}})")
 _COURSE_PROMPT = re.compile(
     r"### Instruction:\n(?P<instruction>.*?)\n\n(?:### Context:\n(?P<context>.*?)\n\n)?"
     + re.escape(RESPONSE_HEADER.rstrip())
@@ -58,14 +52,9 @@ def question_text(prompt: str) -> str:
     return "\n".join(part for part in (found["instruction"], found["context"]) if part)
 
 
-def pair_reply(a: Assessment, b: Assessment, verdict: str) -> str:
-    """What the model is to write of a pair."""
-    return f"{VERDICTS[verdict]}. A {says(a)}:{a.grade}. B {says(b)}:{b.grade}."
-
-
 def scores_reply(assessment: Assessment, scores: Sequence[int]) -> str:
     """What the model is to write of one answer."""
-    return f"{says(assessment)}:{assessment.grade}. {''.join(map(str, scores))}"
+    return f"{assessment.grade}: {says(assessment)}. {''.join(map(str, scores))}"
 
 
 def critique_text(faults: Iterable[str]) -> str:
@@ -84,22 +73,25 @@ def read_critique_text(text: str) -> tuple[str, ...] | None:
     return tuple(said[s] for s in sentences)
 
 
-def read_pair_reply(text: str) -> tuple[str, str] | None:
-    """(the reason in words, ``"A"``, ``"B"`` or ``"tie"``), or None for anything else."""
-    found = _PAIR.fullmatch(text.strip())
-    if not found:
-        return None
-    why = f"A {found['a']} (grade {found['ga']} of 9). B {found['b']} (grade {found['gb']} of 9)."
-    return why, found[1]
+@dataclass(frozen=True)
+class Judged:
+    """What the model said of one answer: its fault in words, its grade, a score by criterion."""
+
+    says: str
+    grade: int
+    scores: dict[str, int]
+
+    def __str__(self) -> str:
+        return f"{self.says} (grade {self.grade} of 9)"
 
 
-def read_scores_reply(text: str) -> tuple[str, dict[str, int]] | None:
-    """(the reason in words, score by criterion), or None for anything else."""
+def read_scores_reply(text: str) -> Judged | None:
+    """What a reply says, or None where it is not in the model's form."""
     found = _SCORES.fullmatch(text.strip())
     if not found:
         return None
-    why = f"It {found['says']} (grade {found['grade']} of 9)."
-    return why, dict(zip(CRITERIA, map(int, found["scores"]), strict=True))
+    scores = dict(zip(CRITERIA, map(int, found["scores"]), strict=True))
+    return Judged(found["says"], int(found["grade"]), scores)
 
 
 @dataclass(frozen=True)
@@ -108,11 +100,11 @@ class Prompt:
 
     Attributes:
         ids: token ids.
-        ends: for each answer, the place of the title mark behind it, where it has been read.
+        end: the place of the title mark behind the answer, where it has been read.
     """
 
     ids: tuple[int, ...]
-    ends: tuple[int, ...]
+    end: int
 
 
 @dataclass(frozen=True)
@@ -136,26 +128,16 @@ class Template:
     def _prompt(self, *parts: tuple[str, str, str]) -> Prompt:
         """(title, kind, text) one after the other; a title without a text has the kind ``""``."""
         ids: list[int] = []
-        ends: list[int] = []
+        end = 0
         after_answer = False
         for title, kind, text in parts:
             marks = self.ids("\n\n" * (len(ids) > 0) + f"### {title}:\n")
             if after_answer:
-                ends.append(len(ids) + marks.index(self.ids("###")[0]))
+                end = len(ids) + marks.index(self.ids("###")[0])
             ids += marks
             ids += self.fit(text, kind) if kind else []
             after_answer = kind == "answer"
-        return Prompt(tuple(ids), tuple(ends))
-
-    def pair(self, question: str, a: str, b: str) -> Prompt:
-        return self._prompt(
-            ("Instruction", "question", question),
-            ("Response", "answer", a),
-            ("A", "", ""),
-            ("Response", "answer", b),
-            ("B", "", ""),
-            ("Verdict", "", ""),
-        )
+        return Prompt(tuple(ids), end)
 
     def scores(self, question: str, answer: str) -> Prompt:
         return self._prompt(

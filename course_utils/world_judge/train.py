@@ -1,4 +1,4 @@
-"""Train the world judge: the SFT model of the tiny profile, fine-tuned on the four tasks at once.
+"""Train the world judge: the SFT model of the tiny profile, fine-tuned on its tasks at once.
 
 Deliberate simplifications:
 
@@ -38,11 +38,10 @@ if TYPE_CHECKING:
 FOLDER = "tiny_judge"  # under data/
 LOG = "training_log.json"
 LOG_EVERY = 20
-COUNTS = {"pair": 16, "scores": 4, "critique": 10, "revision": 8, "text": 3}
-# What a reply's tokens count in the loss; the first one of a pair, its verdict, counts VERDICT.
-WEIGHTS = {"pair": 1.0, "scores": 2.0, "critique": 2.0, "revision": 1.0, "text": 1.0}
-VERDICT = 5.0
-NOTE = 0.5  # what the notes count, beside the replies
+COUNTS = {"scores": 28, "critique": 16, "revision": 12, "text": 2}
+# What a reply's tokens count in the loss.
+WEIGHTS = {"scores": 2.0, "critique": 2.0, "revision": 1.0, "text": 1.0}
+NOTE = 1.0  # what the notes count, beside the replies
 GRADES = len(GRADE_LIMITS) + 1
 
 
@@ -53,14 +52,14 @@ class JudgeConfig:
     Attributes:
         steps: optimiser steps.
         learning_rate: peak, after `warmup` steps; cosine decay to zero.
-        counts: examples of each task in a step; pairs count in both orders.
+        counts: examples of each task in a step.
         parts: a step's examples are cut into so many parts of like length.
     """
 
     seed: int = 14
     steps: int = 1500
     warmup: int = 40
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     weight_decay: float = 0.01
     counts: dict[str, int] = field(default_factory=lambda: dict(COUNTS))
     parts: int = 8
@@ -120,7 +119,7 @@ def losses(model: PreTrainedModel, head: torch.nn.Module, part: Sequence[Example
     by_task: defaultdict[str, list[float]] = defaultdict(list)
     for example, own in zip(part, values.detach().split([len(e.reply) for e in part]), strict=True):
         by_task[example.task] += own.tolist()
-    notes = [(i, *note) for i, e in enumerate(part) for note in e.notes]
+    notes = [(i, *e.note) for i, e in enumerate(part) if e.note]
     note_loss = torch.zeros(())
     if notes:
         i, end, fault, grade = torch.tensor(notes).T
@@ -134,10 +133,7 @@ def _weights(example: Example) -> torch.Tensor:
     """What each token of the reply counts."""
     import torch
 
-    weights = torch.full((len(example.reply),), WEIGHTS[example.task])
-    if example.task == "pair":
-        weights[0] = VERDICT
-    return weights
+    return torch.full((len(example.reply),), WEIGHTS[example.task])
 
 
 def step_loss(
@@ -147,17 +143,17 @@ def step_loss(
     ordered = sorted(batch, key=lambda e: len(e.prompt) + len(e.reply))
     size = -(-len(ordered) // parts)
     weight = sum(float(_weights(e).sum()) for e in batch)
-    notes = sum(len(e.notes) for e in batch)
+    notes = max(1, sum(e.note is not None for e in batch))
     sums: defaultdict[str, list[float]] = defaultdict(list)
     note_sum = 0.0
     for start in range(0, len(ordered), size):
         found = losses(model, head, ordered[start : start + size])
-        (found.replies / weight + NOTE * found.notes / max(1, notes)).backward()
+        (found.replies / weight + NOTE * found.notes / notes).backward()
         note_sum += float(found.notes.detach())
         for task, values in found.by_task.items():
             sums[task] += values
     means = {task: sum(values) / len(values) for task, values in sorted(sums.items())}
-    return {**means, "notes": note_sum / max(1, notes)}
+    return {**means, "notes": note_sum / notes}
 
 
 def train(
@@ -186,7 +182,7 @@ def train(
     tokenizer = load_tokenizer(base)
     maker = ExampleMaker(pool, world, Template(tokenizer), random.Random(f"{config.seed}-examples"))
     # A linear reading of each answer's fault and grade at its end, thrown away after training: it
-    # has the model gather there what the verdict and the critique then need.
+    # has the model gather there what the grade and the critique then need.
     head = torch.nn.Linear(model.config.hidden_size, GRADES + len(NOTED))
     weights = [*model.parameters(), *head.parameters()]
     optimiser = torch.optim.AdamW(
@@ -194,11 +190,10 @@ def train(
     )
     log: list[dict[str, Any]] = []
     began = time.time()
-    batches = maker.batches(config.counts)
     for step in tqdm(range(config.steps), desc="world judge", disable=not progress, mininterval=5):
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(config, step)
-        found = step_loss(model, head, next(batches), config.parts)
+        found = step_loss(model, head, maker.batch(config.counts), config.parts)
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         optimiser.step()
         optimiser.zero_grad()

@@ -1,7 +1,7 @@
 """The model at work: many prompts of token ids at once, each written on to its end.
 
 `generation.generate` takes texts, one temperature and one seed for all; a judge's requests come
-with settings of their own, and the verdict's probabilities are asked for. So the loop stands here.
+with settings of their own, and the grades' probabilities are asked for. So the loop stands here.
 """
 
 from __future__ import annotations
