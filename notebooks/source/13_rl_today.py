@@ -244,7 +244,7 @@ for name, chosen in (("above", advantages > 0), ("below", advantages < 0)):
 #
 # ```python
 # def reward(prompts, completions, completion_ids, **columns): ...      # one number for each completion
-# args = GRPOConfig(num_generations=8, generation_batch_size=64, num_iterations=2, beta=0.04, loss_type="grpo", ...)
+# args = GRPOConfig(num_generations=4, generation_batch_size=64, num_iterations=2, beta=0.04, loss_type="grpo", ...)
 # GRPOTrainer(model=sft, reward_funcs=reward, args=args, train_dataset=prompts, processing_class=tokenizer).train()
 # ```
 #
