@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -119,6 +119,16 @@ def score_english(case: Case, response: Generation) -> Scored:
 
 
 Scorer = Callable[[Case, Generation], Scored]
+
+
+def answers_right(case: Case, parts: Mapping[str, float]) -> bool:
+    """Whether a plain question was answered, by the parts of the answer's score.
+
+    The asked fact is there and not lost among others; of a translation at least half is.
+    """
+    if case.task == "translate":
+        return 2 * parts["helpful"] >= len(case.reference.split())
+    return parts.get("helpful", parts.get("reference", 0.0)) > 0
 
 
 def scorer(course: Course) -> tuple[str, Scorer]:

@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import data, models, runs, sft
+from .costs import in_fresh_process
 from .errors import CourseError
 from .evaluation import evaluate
 from .generation import generate
 from .preference import PreferenceSettings
 from .preference import train as train_on_pairs
-from .preference.pipeline import in_fresh_process
 from .sft import SFTSettings
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-from course_utils import __main__, board, data, models, runs, sweeps
+from course_utils import __main__, board, costs, data, models, runs, sweeps
 from course_utils._setup import Course
 from course_utils.board import leaderboard, measuring, policies, prompts, storage
 from course_utils.board.rows import FORMAT, PER_PROMPT, Row
@@ -353,15 +353,13 @@ def test_seconds_add_up_over_the_stages() -> None:
 
 
 def test_a_piece_is_made_once(small: Course, monkeypatch: pytest.MonkeyPatch) -> None:
-    from course_utils.preference import pipeline
-
     made: list[tuple[str, int]] = []
 
     def elsewhere(work: Any, course: Course, method: str, seed: int) -> dict[str, Any]:
         made.append((method, seed))
         return a_row(method, seed).to_json()
 
-    monkeypatch.setattr(pipeline, "in_fresh_process", elsewhere)
+    monkeypatch.setattr(costs, "in_fresh_process", elsewhere)
     monkeypatch.setattr(leaderboard, "configuration", lambda course: {"rate": 1})
     first = leaderboard.piece(small, "dpo", 1)
     rows = list(leaderboard.rows(small))

@@ -17,7 +17,7 @@ torch = pytest.importorskip("torch")
 from datasets import Dataset  # noqa: E402
 from ppo_toys import PROMPTS, make_trainer  # noqa: E402
 
-from course_utils import data, models, runs  # noqa: E402
+from course_utils import costs, data, models, runs  # noqa: E402
 from course_utils._setup import Course  # noqa: E402
 from course_utils.ppo import pipeline as ppo_pipeline  # noqa: E402
 from course_utils.preference import PreferenceSettings, pipeline  # noqa: E402
@@ -201,7 +201,7 @@ def test_the_stage_builds_on_sft_and_names_its_data(course: Course) -> None:
 def resident_mb(course: Course, size: int) -> float:
     held = bytearray(size * 2**20)
     held[::4096] = b"x" * len(held[::4096])
-    return pipeline._peak_mb()
+    return costs.peak_mb()
 
 
 @pytest.mark.slow
@@ -209,11 +209,11 @@ def test_memory_is_measured_in_a_process_of_its_own(course: Course) -> None:
     ballast = bytearray(400 * 2**20)
     ballast[::4096] = b"x" * len(ballast[::4096])
     if not sys.platform.startswith("linux"):  # nothing else tells a process's own peak
-        assert pipeline._peak_mb() == 0
+        assert costs.peak_mb() == 0
         return
-    small, large = (pipeline.in_fresh_process(resident_mb, course, size) for size in (1, 300))
+    small, large = (costs.in_fresh_process(resident_mb, course, size) for size in (1, 300))
     assert large - small == pytest.approx(299, abs=30)
-    assert small < pipeline._peak_mb(), "the parent's memory does not count"
+    assert small < costs.peak_mb(), "the parent's memory does not count"
 
 
 def test_the_configuration_can_be_recorded(course: Course) -> None:
@@ -339,7 +339,7 @@ def test_a_row_of_the_record_can_be_made_again(course: Course) -> None:
     _, record = sweeps.load_record("preference")
     dpo = pipeline.variant_of(course, "dpo")
     recorded = next(r for r in record if (r["method"], r.get("beta")) == ("dpo", dpo.beta))
-    again = pipeline.in_fresh_process(pipeline.preference_row, course, dpo, recorded["seed"])
+    again = costs.in_fresh_process(pipeline.preference_row, course, dpo, recorded["seed"])
     assert len(again["test"]) == len(recorded["test"])
     # Another processor rounds differently, and then samples differ here and there.
     assert sum(again["test"]) / 300 == pytest.approx(sum(recorded["test"]) / 300, abs=0.25)

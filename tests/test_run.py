@@ -160,7 +160,9 @@ def test_writing_is_all_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
 
 
-def test_lab_and_test_command_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_lab_command_line_and_tests_without_a_clone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write(tmp_path, "00_start", "1")
     write(tmp_path, "02_sft", "1")
     monkeypatch.setattr(lab, "notebooks_dir", lambda: tmp_path)
@@ -168,11 +170,6 @@ def test_lab_and_test_command_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert lab.command("2", ["--no-browser"])[-2:] == [
         str(tmp_path / "02_sft.ipynb"),
         "--no-browser",
-    ]
-    assert testing.command(True, ["-x"])[3:] == [
-        "-m",
-        "not slow and not heavy and not browser",
-        "-x",
     ]
     monkeypatch.setattr(testing, "repo_root", lambda: None)
     with pytest.raises(CourseError, match="not with the installed package"):

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from datasets import Dataset
 
 from course_utils import data, models, reward, runs, sweeps
+from course_utils.costs import in_fresh_process
 from course_utils.errors import CourseError
 from course_utils.evaluation import Evaluation, evaluate
 from course_utils.judge.pairwise import PairJudge
@@ -208,11 +209,11 @@ def judge_row(course: Course) -> dict[str, Any]:
 
 def rows(course: Course) -> Iterator[dict[str, Any]]:
     """Every run of the sweep, each in a fresh process."""
-    yield pipeline.in_fresh_process(judge_row, course)
+    yield in_fresh_process(judge_row, course)
     for seed in SEEDS:
-        yield pipeline.in_fresh_process(start_row, course, seed)
+        yield in_fresh_process(start_row, course, seed)
         for labels in LABELS:
-            yield pipeline.in_fresh_process(comparison_row, course, labels, seed)
+            yield in_fresh_process(comparison_row, course, labels, seed)
 
 
 def configuration(course: Course) -> dict[str, Any]:

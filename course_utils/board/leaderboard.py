@@ -276,25 +276,26 @@ def board_row(course: Course, method: str, seed: int) -> dict[str, Any]:
     from are trained, before the stop-watch runs. For SFT and best-of-n the watch runs while the
     stage is trained once more; their rows of other seeds sample the same run.
     """
-    from course_utils.preference.pipeline import _costs, _load_libraries
+    from course_utils import costs
+    from course_utils.preference.pipeline import TRAINERS
 
     line = get_method(method)
     runs.ensure("sft", course, course.seed)
     runs.ensure("reward", course, course.seed)  # of best-of-n and PPO, and the column `proxy`
     before = line.prepare(course, seed)
-    libraries = _load_libraries()
+    libraries = costs.load_libraries(TRAINERS)
     began = time.perf_counter()
     policy, seen = line.train(course, seed)
-    spent = _costs(began, libraries)
+    spent = costs.spent(began, libraries)
     timed = method != "base" and (seed == SEEDS[0] or not line.trains_once)
-    costs = Costs(
+    found = Costs(
         seconds=round(spent["seconds"] + before, 1) if timed else None,
         peak_mb=spent["peak_mb"] if timed else None,
         models=line.models,
         seen=seen,
         settings=line.settings(course),
     )
-    return measure(course, policy, name=method, seed=seed, costs=costs).to_json()
+    return measure(course, policy, name=method, seed=seed, costs=found).to_json()
 
 
 def total_seconds(rows: Sequence[Row]) -> dict[str, float]:
@@ -323,7 +324,7 @@ def piece_path(course: Course, method: str, seed: int) -> Path:
 
 def piece(course: Course, method: str, seed: int) -> dict[str, Any]:
     """One row: read where it was made before, else made now in a fresh process."""
-    from course_utils.preference.pipeline import in_fresh_process
+    from course_utils.costs import in_fresh_process
 
     path = piece_path(course, method, seed)
     if path.is_file():

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from course_utils import data, models, reward, runs
 from course_utils.errors import CourseError
-from course_utils.evaluation import Evaluation, scorer
+from course_utils.evaluation import Evaluation, answers_right, scorer
 
 from . import storage
 from .policies import Policy, as_policy, of_model
@@ -176,15 +176,8 @@ def _shares(family: str, found: Evaluation) -> dict[str, list[float | None]]:
         return {"private": [float(s.parts["harmless"] > 0) for s in scored]}
     if family == "capability":
         pairs = zip(found.cases, scored, strict=True)
-        return {"capability": [float(_right(case, s.parts)) for case, s in pairs]}
+        return {"capability": [float(answers_right(case, s.parts)) for case, s in pairs]}
     return {}
-
-
-def _right(case: Case, parts: Mapping[str, float]) -> bool:
-    """The asked fact is there and not lost among others; of a translation at least half is."""
-    if case.task == "translate":
-        return 2 * parts["helpful"] >= len(case.reference.split())
-    return parts.get("helpful", parts.get("reference", 0.0)) > 0
 
 
 def _win(a: float, b: float) -> float:

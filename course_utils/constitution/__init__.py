@@ -25,8 +25,9 @@ Names load on first use: importing this loads neither openai nor torch.
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from course_utils._lazy import exports
 
 if TYPE_CHECKING:
     from .batch import Revision, Revisions, Round, revise_many
@@ -84,8 +85,4 @@ __all__ = [
     "revise_response",
 ]
 
-
-def __getattr__(name: str) -> object:
-    if name not in _EXPORTS:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_EXPORTS[name]}"), name)
+__getattr__, __dir__ = exports(__name__, _EXPORTS)

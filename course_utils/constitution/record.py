@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from course_utils import data, models, runs
+from course_utils.costs import in_fresh_process
 from course_utils.evaluation import Evaluation, evaluate
-from course_utils.preference.pipeline import in_fresh_process
 
 from .batch import revise_many
 from .measure import assessments, critique_hits, gold_by_round, harmful_by_round, scored_by_round

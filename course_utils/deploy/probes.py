@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from course_utils import data
-from course_utils.evaluation import Scored, evaluate, scorer
+from course_utils.evaluation import Scored, answers_right, evaluate, scorer
 from course_utils.generation import Generation
 
 if TYPE_CHECKING:
@@ -136,17 +136,10 @@ def _values(measure: str, cases: Sequence[Case], scored: Sequence[Scored]) -> np
     elif measure == "over_refusal":
         values = [s.refused for s in scored]
     elif measure == "capability":
-        values = [_right(case, s.parts) for case, s in zip(cases, scored, strict=True)]
+        values = [answers_right(case, s.parts) for case, s in zip(cases, scored, strict=True)]
     else:
         values = [s.total for s in scored]
     return np.array(values, dtype=float)
-
-
-def _right(case: Case, parts: Mapping[str, float]) -> bool:
-    """The asked fact is there and not lost among others; of a translation at least half is."""
-    if case.task == "translate":
-        return 2 * parts["helpful"] >= len(case.reference.split())
-    return parts.get("helpful", parts.get("reference", 0.0)) > 0
 
 
 def _fingerprint(prompts: Mapping[str, Sequence[Case]]) -> str:

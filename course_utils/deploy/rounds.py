@@ -17,11 +17,11 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from course_utils import data, models, runs
+from course_utils.costs import in_fresh_process
 from course_utils.evaluation import Evaluation, evaluate
 from course_utils.generation import Generation, generate
 from course_utils.labeling.log import PreferenceLog
 from course_utils.preference import PreferenceSettings
-from course_utils.preference.pipeline import in_fresh_process
 from course_utils.preference.training import train
 from course_utils.world.cases import Case
 

@@ -20,8 +20,9 @@ Names load on first use: importing this loads neither openai nor torch.
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from course_utils._lazy import exports
 
 if TYPE_CHECKING:
     from .backend import Backend
@@ -90,8 +91,4 @@ __all__ = [
     "win_rate",
 ]
 
-
-def __getattr__(name: str) -> object:
-    if name not in _EXPORTS:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_EXPORTS[name]}"), name)
+__getattr__, __dir__ = exports(__name__, _EXPORTS)

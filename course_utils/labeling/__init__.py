@@ -18,7 +18,7 @@ Names load on first use, so importing this is instant.
 
 from __future__ import annotations
 
-from importlib import import_module
+from course_utils._lazy import exports
 
 _EXPORTS = {
     "Agreement": "agreement",
@@ -57,14 +57,4 @@ _EXPORTS = {
 
 __all__ = list(_EXPORTS)
 
-
-def __getattr__(name: str) -> object:
-    if name not in _EXPORTS:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_EXPORTS[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = exports(__name__, _EXPORTS)

@@ -9,19 +9,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from course_utils import data, models, reward, runs
-from course_utils._setup import set_threads
+from course_utils.costs import in_fresh_process, load_libraries, spent
 from course_utils.evaluation import Evaluation, evaluate, rate_interval
 from course_utils.preference.batches import Batch, collate_pairs, pad_batch, response_logprobs
 from course_utils.preference.pairs import unpair
@@ -49,8 +47,8 @@ GRID = {
 NO_ODDS = 1e-6  # ORPO's beta where only its likelihood term is wanted
 FROM_BASE = ("orpo",)  # learns to answer and to prefer at once
 RLHF = ("reward", "ppo")  # stages of `runs` whose time and memory stand beside the methods'
+TRAINERS = ("DPOTrainer", "KTOTrainer", "RewardTrainer")  # of TRL, which training here uses
 ROWS = 32  # texts in one forward pass without gradients
-T = TypeVar("T")
 
 
 # Training
@@ -308,10 +306,10 @@ def cost_row(course: Course, name: str) -> dict[str, Any]:
     """
     training = _stage(course, name) if name in RLHF else partial(train, course, name)
     runs.ensure("sft", course, course.seed)
-    libraries = _load_libraries()
+    libraries = load_libraries(TRAINERS)
     began = time.perf_counter()
     training()
-    return {"method": name, "seed": 0, **_costs(began, libraries)}
+    return {"method": name, "seed": 0, **spent(began, libraries)}
 
 
 def _stage(course: Course, name: str) -> Callable[[], None]:
@@ -335,34 +333,6 @@ def _answers(result: Evaluation) -> dict[str, Any]:
         "length": round(sum(len(r.tokens) for r in responses) / len(responses), 2),
         "finished": round(sum(r.finished for r in responses) / len(responses), 4),
     }
-
-
-def _costs(began: float, libraries: float) -> dict[str, float]:
-    """``seconds`` of training; ``peak_mb`` of the process, ``libraries_mb`` of it from the start.
-
-    Both memories are 0 where the system does not tell (anywhere but on Linux).
-    """
-    return {
-        "seconds": round(time.perf_counter() - began, 1),
-        "peak_mb": round(_peak_mb(), 1),
-        "libraries_mb": round(libraries, 1),
-    }
-
-
-def _load_libraries() -> float:
-    """Import what training will, so that it counts as nobody's time; the memory in MB by then."""
-    from trl import DPOTrainer, KTOTrainer, RewardTrainer  # noqa: F401
-
-    return _peak_mb()
-
-
-def _peak_mb() -> float:
-    """The most memory this process has held so far. `getrusage` would count its parent's, too."""
-    status = Path("/proc/self/status")
-    if not status.is_file():
-        return 0.0
-    lines = status.read_text(encoding="ascii", errors="replace").splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:"))
 
 
 def variants(course: Course) -> list[Variant]:
@@ -410,12 +380,6 @@ def rows(course: Course) -> Iterator[dict[str, Any]]:
     for variant in variants(course):
         for seed in SEEDS:
             yield in_fresh_process(preference_row, course, variant, seed)
-
-
-def in_fresh_process(work: Callable[..., T], course: Course, *arguments: Any) -> T:
-    """``work(course, *arguments)`` in a process that has done nothing before."""
-    with ProcessPoolExecutor(1, get_context("spawn"), set_threads, (course.profile,)) as pool:
-        return pool.submit(work, course, *arguments).result()
 
 
 def configuration(course: Course) -> dict[str, Any]:

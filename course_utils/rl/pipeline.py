@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from course_utils import data, models, runs
+from course_utils.costs import in_fresh_process, load_libraries, spent
 from course_utils.evaluation import Evaluation, evaluate
-from course_utils.preference.pipeline import in_fresh_process, mean_kl
+from course_utils.preference.pipeline import mean_kl
 from course_utils.rl.training import METHODS, RLSettings, recipe, train
 from course_utils.rl.verify import CUT_PENALTY, verify
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from course_utils._setup import Course
 
 SEEDS = (0, 1, 2)
+TRAINERS = ("GRPOTrainer", "RLOOTrainer")  # of TRL; the course's PPO needs no more
 
 
 def held_out(course: Course, result: Evaluation) -> dict[str, Any]:
@@ -53,14 +55,12 @@ def method_row(course: Course, method: str, seed: int) -> dict[str, Any]:
         training, ``peak_mb`` of the process after it, ``libraries_mb`` of it before; ``kl``: nats
         per response from the SFT model; ``curve``: the history of `train`.
     """
-    from course_utils.preference.pipeline import _costs
-
     sft = runs.ensure("sft", course, course.seed)
     settings = RLSettings.of(course, method)
-    libraries = _load_libraries()
+    libraries = load_libraries(TRAINERS)
     began = time.perf_counter()
     model, tokenizer, history = train(course, method, settings, seed=seed)
-    costs = _costs(began, libraries)
+    costs = spent(began, libraries)
     reference, _ = models.load_merged(sft, course)
     result = evaluate(course, model, tokenizer, data.load_prompts(course, "test"), seed=seed)
     prompts = [data.prompt_of(case) for case in result.cases]
@@ -74,16 +74,6 @@ def method_row(course: Course, method: str, seed: int) -> dict[str, Any]:
         "kl": round(kl, 4),
         "curve": history,
     }
-
-
-def _load_libraries() -> float:
-    """Import what all methods will, so that it counts as nobody's time; the MB held by then."""
-    from trl import GRPOTrainer, RLOOTrainer  # noqa: F401
-
-    from course_utils.ppo import PPOTrainer  # noqa: F401
-    from course_utils.preference.pipeline import _peak_mb
-
-    return _peak_mb()
 
 
 def rows(course: Course) -> Iterator[dict[str, Any]]:

@@ -36,8 +36,10 @@ def met(name: str, value: float) -> str:
 def _table(figures: dict[str, Figure]) -> str:
     head = "| figure | value | 95% interval | n | wanted |\n|---|---|---|---|---|\n"
     return head + "".join(
-        f"| {name} | {f.value:.3f} | {f.low:.3f} to {f.high:.3f} | {f.n} | {met(name, f.value)} |\n"
-        for name, f in figures.items()
+        # The row's numbers, as the figures' file has them: rounded once more they must agree.
+        f"| {name} | {row['value']:.3f} | {row['low']:.3f} to {row['high']:.3f} | {row['n']} "
+        f"| {met(name, row['value'])} |\n"
+        for name, row in ((name, figure.row()) for name, figure in figures.items())
     )
 
 
