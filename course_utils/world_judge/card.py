@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from .faults import FAULTS, FINE, GRADE_LIMITS
 from .figures import FLAWED, Figure
-from .pool import HELD_OUT_EVERY, POLICIES, STRAY, WRITERS
+from .pool import DRAWS, HELD_OUT_EVERY, HOT, STRAY, WRITERS
 from .template import LIMITS
 from .train import LOG
 
@@ -50,6 +51,7 @@ def card(record: dict[str, Any], groups: Groups) -> str:
     written = ", ".join(f"{count} {name}" for name, (_, count) in WRITERS.items())
     tables = "\n".join(f"### {title}\n{_table(figures)}" for title, figures in groups.items())
     faults = "; ".join(f'{name}: "It {says}."' for name, says in FAULTS.items())
+    policies = ", ".join(f"{count} {name}" for name, count in Counter(DRAWS).items())
     limits = ", ".join(f"{kind} {limit}" for kind, limit in LIMITS.items())
     return f"""# Model card: the world judge
 
@@ -73,8 +75,8 @@ hash of the policies' answers.
 Labels come from gold (`world.gold`), which no method of the course may train on except here. Cases:
 the splits `sft` and `rl` without one group in {HELD_OUT_EVERY} (target, invented name, person,
 sentence), which is kept for measuring. No prompt of an evaluation split was trained on. Answers to
-each case: {written}, {STRAY} stray (written to another case of the same task), and one each from
-the runs {", ".join(POLICIES)} (seed 0).
+each case: {written}, {STRAY} stray (written to another case of the same task), and {policies} from
+the runs of these names (seed 0), one of each case's at temperature {HOT:g}, the others at 1.
 
 Faults, in order of gravity; the costliest in gold comes first. {faults} None: "It {FINE}." The
 grade behind an answer is gold from 0 to 9, one more from each of {GRADE_LIMITS}. A near tie (gold

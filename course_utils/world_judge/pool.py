@@ -27,8 +27,11 @@ if TYPE_CHECKING:
     from course_utils._setup import Course
 
 HELD_OUT_EVERY = 10
-POLICIES = ("sft", "dpo", "ppo")  # stages that are sampled, two thirds of each at temperature 1
-HOT = 1.4  # the temperature of the other third: text that breaks up
+POLICIES = ("sft", "dpo", "ppo")  # the stages that are sampled
+# Stage of each answer that a case is given. The SFT model speaks most often: its responses are what
+# chapters 08 and 09 have judged and revised.
+DRAWS = ("sft", "sft", "sft", "dpo", "ppo")
+HOT = 1.4  # the temperature of one answer in each case's draws: text that breaks up
 
 
 @dataclass(frozen=True)
@@ -145,18 +148,21 @@ def make_pool(
 
 
 def sample_policies(
-    course: Course, cases: Sequence[Case], seed: int, stages: Sequence[str] = POLICIES
+    course: Course, cases: Sequence[Case], seed: int, draws: Sequence[str] = DRAWS
 ) -> list[Sample]:
-    """One answer of each stage to every case; a stage that is missing is trained first."""
+    """An answer to every case for each of `draws`; a stage that is missing is trained first.
+
+    One of a case's draws, in turn, is sampled at temperature `HOT`, the others at 1.
+    """
     from course_utils import models, runs
     from course_utils.data import prompt_of
     from course_utils.generation import generate
 
     samples = []
-    for number, stage in enumerate(stages):
+    for number, stage in enumerate(draws):
         model, tokenizer = models.load(runs.ensure(stage, course), course)
-        hot = [case for i, case in enumerate(cases) if i % 3 == number]
-        plain = [case for i, case in enumerate(cases) if i % 3 != number]
+        hot = [case for i, case in enumerate(cases) if i % len(draws) == number]
+        plain = [case for i, case in enumerate(cases) if i % len(draws) != number]
         for temperature, chosen in ((1.0, plain), (HOT, hot)):
             replies = generate(
                 model,
@@ -164,7 +170,7 @@ def sample_policies(
                 [prompt_of(c) for c in chosen],
                 max_new_tokens=course.profile.max_new_tokens,
                 temperature=temperature,
-                seed=seed,
+                seed=seed + number,
             )
             samples += [
                 Sample(stage, c.case_id, r.text, r.finished)

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 FOLDER = "tiny_judge"  # under data/
 LOG = "training_log.json"
 LOG_EVERY = 20
-COUNTS = {"scores": 28, "critique": 16, "revision": 12, "text": 2}
+COUNTS = {"scores": 24, "critique": 22, "revision": 12, "text": 2}
 # What a reply's tokens count in the loss.
 WEIGHTS = {"scores": 2.0, "critique": 2.0, "revision": 1.0, "text": 1.0}
 NOTE = 1.0  # what the notes count, beside the replies
@@ -57,7 +57,7 @@ class JudgeConfig:
     """
 
     seed: int = 14
-    steps: int = 1500
+    steps: int = 4500
     warmup: int = 40
     learning_rate: float = 2e-3
     weight_decay: float = 0.01
