@@ -16,6 +16,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from .data import prompt_of
+from .differences import Difference as Difference  # chapters find both here
+from .differences import paired_difference as paired_difference
 from .generation import Generation, generate
 from .world import gold
 from .world.cases import Case
@@ -279,45 +281,3 @@ def perplexity(
         total -= logprobs[keep].sum().item()
         count += int(keep.sum())
     return math.exp(total / count)
-
-
-@dataclass(frozen=True)
-class Difference:
-    """A - B with its 95% interval."""
-
-    mean: float
-    low: float
-    high: float
-
-    @property
-    def verdict(self) -> str:
-        """``better``, ``worse`` or ``inconclusive`` (the interval holds zero)."""
-        if self.low > 0:
-            return "better"
-        return "worse" if self.high < 0 else "inconclusive"
-
-    def __str__(self) -> str:
-        return f"{self.mean:+.2f} [{self.low:+.2f}, {self.high:+.2f}] {self.verdict}"
-
-
-def paired_difference(a: np.ndarray, b: np.ndarray, seed: int = 0) -> Difference:
-    """Bootstrap of mean(a - b) where a and b score the same prompts.
-
-    Args:
-        a, b: (N,) for one run, or (S, N) for S seeds. With seeds, seeds and prompts are both
-            resampled, so that the interval holds for a new seed and a new prompt. One of them may
-            be (N,) beside the other's (S, N): it then stands against every seed.
-    """
-    import numpy as np
-
-    diff = np.atleast_2d(np.asarray(a, dtype=float) - np.asarray(b, dtype=float))
-    rng = np.random.default_rng(seed)
-    seeds, prompts = diff.shape
-    if prompts < 2:
-        raise ValueError("paired_difference needs at least two prompts")
-    means = [
-        diff[np.ix_(rng.integers(seeds, size=seeds), rng.integers(prompts, size=prompts))].mean()
-        for _ in range(RESAMPLES)
-    ]
-    low, high = np.percentile(means, (2.5, 97.5))
-    return Difference(float(diff.mean()), float(low), float(high))

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from course_utils.board import statistics
-from course_utils.board.statistics import Comparison, compare_all, difference, holm, resample
+from course_utils.board.statistics import Comparison, compare_all, holm
+from course_utils.differences import Difference, paired_difference, resample
 from course_utils.errors import CourseError
-from course_utils.evaluation import Difference
 
 TRUTH = 0.3
 WORLDS = 1200  # simulated boards per case: the coverage is then known to 0.6 points
@@ -101,7 +101,7 @@ def test_a_false_verdict_is_as_rare_as_it_says() -> None:
 def test_without_seeds_it_is_the_textbooks_interval() -> None:
     rng = np.random.default_rng(14)
     a, b = rng.normal(1, 1, 400), rng.normal(0, 1, 400)
-    gap = difference(a, b)
+    gap = paired_difference(a, b)
     error = (a - b).std(ddof=1) / 400**0.5
     assert gap.mean == pytest.approx((a - b).mean())
     assert gap.low == pytest.approx(gap.mean - 1.96 * error, abs=0.1 * error)
@@ -178,4 +178,4 @@ def test_eleven_methods_can_be_told_apart_after_the_correction() -> None:
 )
 def test_scores_that_cannot_be_compared(a: np.ndarray, b: np.ndarray, says: str) -> None:
     with pytest.raises(CourseError, match=says):
-        difference(a, b)
+        paired_difference(a, b)

@@ -10,7 +10,7 @@
 | `prompts` | what is asked, and the refusal of prompts that somebody was taught |
 | `policies` | models, folders and functions, asked alike |
 | `measuring`, `rows` | one measurement for all; one line of the board |
-| `statistics` | intervals over prompts and seeds, Holm's correction |
+| `statistics` | all pairs of a board, Holm's correction |
 | `storage` | JSON lines on disk |
 | `leaderboard` | the recorded sweep: each method trained with three seeds |
 | `summary`, `figures`, `command` | tables, pictures, `python -m course_utils board` |
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from .policies import Policy, as_policy, best_of
     from .prompts import board_prompts, fingerprint, refuse_repeats
     from .rows import Row
-    from .statistics import Comparison, compare_all, difference, holm
+    from .statistics import Comparison, compare_all, holm
     from .storage import own_rows, read_rows, recorded
     from .summary import against, as_text, report, scores, summarise, verdicts
 
@@ -44,7 +44,6 @@ _EXPORTS = {
     "best_of": "policies",
     "board_prompts": "prompts",
     "compare_all": "statistics",
-    "difference": "statistics",
     "fingerprint": "prompts",
     "holm": "statistics",
     "measure": "measuring",
@@ -72,7 +71,6 @@ __all__ = [
     "best_of",
     "board_prompts",
     "compare_all",
-    "difference",
     "fingerprint",
     "holm",
     "measure",

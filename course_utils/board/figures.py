@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from course_utils import plotting
-from course_utils.evaluation import Difference
+from course_utils.differences import Difference
 
 from .rows import Row
 from .statistics import Comparison

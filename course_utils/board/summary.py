@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from course_utils.differences import Difference
 from course_utils.errors import CourseError, unknown_name
-from course_utils.evaluation import Difference
 
 from . import statistics
 from .rows import PER_PROMPT, Row
@@ -156,7 +156,6 @@ def against(rows: Iterable[Row], column: str = "gold", method: str = SFT) -> dic
         tables,
         [(name, method) for name in tables if name != method],
         fixed=_fixed(),
-        resamples=statistics.FEWER,
     )
     return {comparison.a: comparison.difference for comparison in found}
 

@@ -28,7 +28,7 @@ world = course.profile.instructions == "world"
 # What they do not share is the data: some learn from pairs, some from prompts and a judge. The table says how much.
 
 # %%
-from course_utils import board, data, evaluation, models, plotting, runs
+from course_utils import board, data, models, plotting, runs
 from course_utils.board import figures, leaderboard, summary
 
 record = board.recorded()
@@ -113,13 +113,13 @@ print(f"not paired [{apart[0]:+.2f}, {apart[1]:+.2f}], width {apart[1] - apart[0
 # - **resample both:** draw seeds and prompts. Three values drawn with replacement vary too little (by a third in
 #   variance), while the luck of sampling single answers counts twice;
 # - **the board's:** resample prompts, and add the seeds' part from a variance estimate with Student's $t$, which knows
-#   how little three values say (`board.statistics`; a whole board estimates it from all methods together).
+#   how little three values say (`course_utils.differences`, which the other chapters use, too; a whole board estimates it from all methods together).
 #
 # Which one is right can be tried out where the truth is known. Here are simulated methods whose true difference is 0.3,
 # with training runs that vary little or much. An honest 95% interval contains the truth in 95 of 100 cases.
 
 # %%
-from course_utils.board import statistics
+from course_utils.differences import resample
 
 rng = np.random.default_rng(0)
 TRUTH, WORLDS, PROMPTS = 0.3, course.pick(full=400, small=40), 200
@@ -141,6 +141,17 @@ def simulated(seed_sd: float) -> list[tuple[np.ndarray, np.ndarray]]:
     return pairs
 
 
+def resample_both(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
+    """The middle 95% of the mean when seeds and prompts are both drawn anew."""
+    seeds, prompts = a.shape
+    draws = [
+        (a - b)[np.ix_(rng.integers(seeds, size=seeds), rng.integers(prompts, size=prompts))].mean()
+        for _ in range(1000)
+    ]
+    low, high = np.percentile(draws, (2.5, 97.5))
+    return float(low), float(high)
+
+
 def covered(intervals: list[tuple[float, float]]) -> float:
     return float(np.mean([low <= TRUTH <= high for low, high in intervals]))
 
@@ -151,10 +162,10 @@ for spread in spreads:
     pairs = simulated(spread)
     means = [(a.mean(0)[None], b.mean(0)[None]) for a, b in pairs]
     for name, given in (("prompts alone", means), ("the board's", pairs)):
-        ends = statistics.resample(given, resamples=1000).intervals()
+        ends = resample(given, resamples=1000).intervals()
         found[name].append(covered(list(zip(*ends))))
-    both = [evaluation.paired_difference(a, b) for a, b in pairs[: course.pick(full=100, small=4)]]
-    found["resample both"].append(covered([(d.low, d.high) for d in both]))
+    few = pairs[: course.pick(full=100, small=4)]
+    found["resample both"].append(covered([resample_both(a, b) for a, b in few]))
 ax = plotting.axes(8.0, 3.6)
 for (name, shares), marker in zip(found.items(), "sov"):
     ax.plot(spreads, shares, marker + "-", label=name)
