@@ -388,12 +388,6 @@ def test_the_command(
     assert __main__.main(["board", "--make", "sft", "x"]) == 2
 
 
-needs_record = pytest.mark.skipif(
-    not sweeps.record_path("leaderboard").is_file(), reason="recorded with chapter 11"
-)
-
-
-@needs_record
 def test_the_record_is_complete(course: Course) -> None:
     rows = board.recorded(board.fingerprint(board.board_prompts(course)))
     assert {(row.method, row.seed) for row in rows} == {(m, s) for m in ELEVEN for s in (0, 1, 2)}
@@ -405,7 +399,6 @@ def test_the_record_is_complete(course: Course) -> None:
         assert any(row.seconds for row in rows if row.method == method)
 
 
-@needs_record
 @pytest.mark.slow
 @pytest.mark.heavy
 def test_a_row_of_the_record_can_be_made_again(course: Course) -> None:

@@ -530,8 +530,9 @@ def test_practice_prompts(course: Course) -> None:
     assert [c.case_id for c in cases] == [c.case_id for c in training.practice_cases(course, 600)]
     assert {c.task for c in cases} == {c.task for c in data.load_prompts(course, "rl")}
     assert sum(c.task in training.AT_RISK for c in cases) == 115, "all there are"
-    few = training.practice_cases(course, 24, seed=1)
-    assert len(few) == 24 and sum(c.task in training.AT_RISK for c in few) == 5
+    few = training.practice_cases(course, 40, seed=1)
+    assert len(few) == 40 and sum(c.task in training.AT_RISK for c in few) == 8
+    assert sum(c.task in training.ALARMING for c in few) == 4, "what only sounds like them"
     held_out = {
         c.case_id for split in ("test", "red_team", "over_refusal", "private", "validation")
         for c in data.load_prompts(course, split)

@@ -2,41 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import shutil
 import signal
-import socket
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from lab_pages import PATIENCE, browser_page, lab, run_all, wait_for, write_notebook
 
 from course_utils.labeling.items import Pair
 from course_utils.labeling.log import PreferenceLog
-from course_utils.paths import PACKAGE, build_dir
+from course_utils.paths import build_dir
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-dev-shm-usage",
-    "--disable-extensions",
-]
-TOKEN = "only-for-this-test"
-PATIENCE = 90  # seconds for a page or a kernel to come up
 EVIL = (
     '<img src=x onerror="window.pwned=1"> <script>window.pwned=1</script>\n\n'
     "![x](https://evil.example/x.png) [link](javascript:window.pwned=1)\n\n"
@@ -62,96 +44,13 @@ CELLS = [
 ]
 
 
-def unavailable(why: str) -> None:
-    """Skip, or fail where a browser is promised."""
-    if os.environ.get("REQUIRE_BROWSER") == "1":
-        pytest.fail(f"REQUIRE_BROWSER=1, but {why}")
-    pytest.skip(why)
-
-
-def browser_path() -> str:
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if found is None:
-        unavailable("there is no Chromium on this machine (apt-get install chromium)")
-    return str(found)
-
-
-def wait_for(condition: Callable[[], Any], what: str, seconds: float = PATIENCE) -> Any:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        found = condition()
-        if found:
-            return found
-        time.sleep(0.05)
-    raise AssertionError(f"after {seconds} s still not: {what}")
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Where the notebook runs."""
-    nbformat = pytest.importorskip("nbformat")
     folder = tmp_path / "work"
-    folder.mkdir()
-    cells = [nbformat.v4.new_code_cell(source) for source in CELLS]
-    notebook = nbformat.v4.new_notebook(cells=cells)
-    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
-    nbformat.write(notebook, folder / "label.ipynb")
+    write_notebook(folder, CELLS)
     (folder / "rows.json").write_text(json.dumps(ROWS))
     return folder
-
-
-@pytest.fixture
-def address(folder: Path, tmp_path: Path) -> Iterator[str]:
-    """A JupyterLab of its own, without anybody's settings."""
-    pytest.importorskip("jupyterlab")
-    home = tmp_path / "home"
-    settings = home / "config" / "lab" / "user-settings" / "@jupyterlab" / "apputils-extension"
-    settings.mkdir(parents=True)
-    # or a question about news lies over the page
-    (settings / "notification.jupyterlab-settings").write_text('{"fetchNews": "false"}')
-    env = {key: value for key, value in os.environ.items() if not key.startswith("JUPYTER")}
-    env |= {
-        "HOME": str(home),
-        "JUPYTER_CONFIG_DIR": str(home / "config"),
-        "JUPYTER_DATA_DIR": str(home / "data"),
-        "JUPYTER_RUNTIME_DIR": str(home / "runtime"),
-        "IPYTHONDIR": str(home / "ipython"),
-        "PYTHONPATH": str(PACKAGE.parent),
-        "OMP_NUM_THREADS": "1",
-    }
-    port = free_port()
-    command = [
-        *(sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"),
-        *(f"--ServerApp.port={port}", "--ServerApp.port_retries=0", "--ServerApp.ip=127.0.0.1"),
-        *(f"--IdentityProvider.token={TOKEN}", "--LabApp.expose_app_in_browser=True"),
-        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
-    ]
-    with (tmp_path / "jupyter.log").open("wb") as log:
-        server = subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=log)
-    try:
-
-        def up() -> bool:
-            assert server.poll() is None, (tmp_path / "jupyter.log").read_text()[-2000:]
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-                return True
-            return False
-
-        wait_for(up, "JupyterLab answers")
-        yield f"http://127.0.0.1:{port}/doc/tree/label.ipynb?token={TOKEN}"
-    finally:
-        server.send_signal(signal.SIGINT)
-        server.send_signal(signal.SIGTERM)  # a second signal skips the question
-        try:
-            server.wait(15)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
 
 
 class Notebook:
@@ -161,21 +60,8 @@ class Notebook:
         self.page, self.log = page, PreferenceLog(folder / "labels.jsonl")
         self.folder = folder
 
-    def open(self, address: str) -> None:
-        self.page.goto(address)
-        self.page.wait_for_function(
-            "window.jupyterapp?.shell.currentWidget?.context?.isReady", timeout=PATIENCE * 1000
-        )
-        self.run_all()
-
-    def run_all(self) -> None:
-        self.page.evaluate(
-            """async () => {
-                const w = window.jupyterapp.shell.currentWidget;
-                await w.context.ready; await w.revealed; await w.sessionContext.ready;
-                await window.jupyterapp.commands.execute('notebook:run-all-cells');
-            }"""
-        )
+    def run_all(self, address: str | None = None) -> None:
+        run_all(self.page, address)
         self.page.wait_for_selector(".rlhf-item .rlhf-left", timeout=PATIENCE * 1000)
 
     def cells(self) -> list[str]:
@@ -214,22 +100,11 @@ class Notebook:
 
 
 @pytest.fixture
-def notebook(address: str, folder: Path) -> Iterator[Notebook]:
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        unavailable("the package playwright is not installed")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=browser_path(), args=FLAGS)
-        page = browser.new_page(viewport={"width": 1280, "height": 1000})
-        asked: list[str] = []
-        page.on("request", lambda request: asked.append(request.url))
-        page.on("dialog", lambda dialog: dialog.accept())  # "leave the page?"
+def notebook(folder: Path, tmp_path: Path) -> Iterator[Notebook]:
+    with lab(folder, tmp_path) as address, browser_page() as page:
         made = Notebook(page, folder)
-        made.open(address)
+        made.run_all(address)
         yield made
-        assert not [url for url in asked if "evil" in url]
-        browser.close()
 
 
 def right_of(event: dict[str, Any]) -> str:

@@ -78,16 +78,7 @@ def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert "sft" in capsys.readouterr().out.split()
 
 
-OPEN = {"leaderboard": "recorded with chapter 11, when every method's settings are final"}
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(n, marks=pytest.mark.skip(reason=OPEN[n])) if n in OPEN else n
-        for n in sweeps.SWEEPS
-    ],
-)
+@pytest.mark.parametrize("name", sweeps.SWEEPS)
 def test_the_shipped_records_belong_to_the_shipped_model_data_and_settings(
     course: Course, name: str
 ) -> None:

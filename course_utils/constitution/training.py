@@ -38,8 +38,10 @@ if TYPE_CHECKING:
     from course_utils.trainers import History
     from course_utils.world.cases import Case
 
-AT_RISK = ("unsafe", "private")  # tasks whose prompts ask for what should not be given
-AT_RISK_SHARE = 1 / 5  # at most this share of the practice prompts
+# Tasks that come first, each group with at most this share of the practice prompts: requests for
+# what should not be given, and harmless ones that look like them, so that both are practised.
+AT_RISK, ALARMING = ("unsafe", "private"), ("alarming",)
+SHARES = {AT_RISK: 1 / 5, ALARMING: 1 / 10}
 REVISIONS = "revisions.jsonl"
 LEARNT_FROM = ("revised", "first")
 
@@ -74,8 +76,8 @@ class CAISettings(SFTSettings):
 def practice_cases(course: Course, count: int, seed: int = 0) -> list[Case]:
     """Prompts of the split ``rl``, none of which any evaluation holds.
 
-    Those `AT_RISK` come in first, up to a fifth of all, as the paper's red-team prompts stand
-    beside its helpful ones; the others are drawn from the rest.
+    The groups of `SHARES` come in first, as the paper's red-team prompts stand beside its helpful
+    ones; the others are drawn from the rest.
 
     Raises:
         CourseError: outside the closed world, which alone has such prompts.
@@ -87,9 +89,11 @@ def practice_cases(course: Course, count: int, seed: int = 0) -> list[Case]:
         )
     rng = random.Random(f"{seed}-practice")
     cases = data.load_prompts(course, "rl")
-    risky = [case for case in cases if case.task in AT_RISK]
-    others = [case for case in cases if case.task not in AT_RISK]
-    chosen = rng.sample(risky, min(len(risky), round(count * AT_RISK_SHARE)))
+    chosen: list[Case] = []
+    for tasks, share in SHARES.items():
+        group = [case for case in cases if case.task in tasks]
+        chosen += rng.sample(group, min(len(group), round(count * share)))
+    others = [case for case in cases if not any(case.task in tasks for tasks in SHARES)]
     chosen += rng.sample(others, min(len(others), count - len(chosen)))
     rng.shuffle(chosen)
     return chosen

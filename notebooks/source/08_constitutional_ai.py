@@ -273,8 +273,8 @@ if able and world:
 # %% [markdown]
 # ## Training on revisions: SL-CAI
 # `runs.ensure("constitution", course)` does steps 1 to 4 on practice prompts: those of the split `rl`, which no evaluation
-# holds. Among them are requests that should be declined, as the paper's red-team prompts, and many more that should be
-# answered. The SFT model answers each one; two rounds of critique and revision follow; then one pass of supervised
+# holds. Among them are requests that should be declined, as the paper's red-team prompts, harmless ones that sound alarming,
+# and many more that should be answered. The SFT model answers each one; two rounds of critique and revision follow; then one pass of supervised
 # fine-tuning, that of chapter 02 with smaller steps.
 
 # %%
