@@ -35,6 +35,7 @@ __all__ = [
     "load_prompts",
     "mask_prompt",
     "plain_prompt",
+    "practice_prompts",
     "prompt_of",
     "raw_text",
     "read_jsonl",
@@ -55,12 +56,21 @@ PREFERENCE_KEYS = (
     "gold_chosen",
     "gold_rejected",
 )
+ENGLISH_PAIR_COLUMNS = (
+    "instruction",
+    "context",
+    "chosen",
+    "rejected",
+    "category",
+    "flaw",
+    "split",
+)
 PREFERENCE_LABELS = ("votes", "clean")
 GOLD_TIE = 0.5  # what differs by less counts as equally good
 GOLD_CLEAR = 3.0  # a gold difference from which the clean margin is as large as it gets
 PROMPT_SPLITS = {
     "world": PROMPT_FILES,
-    "english": ("validation", "red_team", "over_refusal", "capability"),
+    "english": ("rl", "validation", "test", "red_team", "over_refusal", "capability"),
 }
 # A dialogue of hh-rlhf with one question and one answer.
 _TURN = r"((?:(?!\n\nHuman:|\n\nAssistant:).)*)"
@@ -163,11 +173,11 @@ def load_preferences(course: Course, split: str = "train", labels: str = "votes"
         against (1 for three of three, 1/3 for two of three: the small margins of Llama 2, Touvron
         et al. 2023, arXiv 2307.09288, table 27), and for clean labels the gold difference over
         `GOLD_CLEAR`, at most 1; ``votes``, the share of votes for `chosen`; ``case_id``; and, for
-        measuring and never for training, ``gold_chosen`` and ``gold_rejected``. Pairs from the hub
-        have one vote each, no gold and an empty ``case_id``.
+        measuring and never for training, ``gold_chosen`` and ``gold_rejected``. English pairs and
+        those from the hub have one vote each and no gold; the hub's have an empty ``case_id``.
 
     Raises:
-        CourseError: unknown split or labels, or a profile that has no such pairs.
+        CourseError: unknown split or labels, or clean labels where nobody knows gold.
     """
     from datasets import Dataset
 
@@ -176,11 +186,6 @@ def load_preferences(course: Course, split: str = "train", labels: str = "votes"
     if labels not in PREFERENCE_LABELS:
         raise unknown_name("preference labels", labels, PREFERENCE_LABELS)
     source = course.profile.preferences
-    if source == "english":
-        raise CourseError(
-            "The English profile has no preference pairs yet: use the profile 'tiny' "
-            "for reward models."
-        )
     if source == "world":
         rows = read_jsonl(data_dir() / "world" / f"preferences_{split}.jsonl", PREFERENCE_KEYS)
         pairs = [_voted_pair(row) for row in rows]
@@ -188,9 +193,12 @@ def load_preferences(course: Course, split: str = "train", labels: str = "votes"
             pairs = [_clean_pair(pair) for pair in pairs if gold_gap(pair) >= GOLD_TIE]
         return Dataset.from_list(pairs)
     if labels == "clean":
+        pairs_of = "the English pairs" if source == "english" else source
         raise CourseError(
-            f"Nobody knows gold for {source}: use labels='votes', or the profile 'tiny'."
+            f"Nobody knows gold for {pairs_of}: use labels='votes', or the profile 'tiny'."
         )
+    if source == "english":
+        return Dataset.from_list([_written_pair(row) for row in _english_pairs(split)])
     return _pairs_from_hub(source, split, course.profile.max_examples)
 
 
@@ -211,6 +219,25 @@ def _voted_pair(row: Mapping[str, Any]) -> dict[str, Any]:
         "gold_chosen": row["gold_chosen"],
         "gold_rejected": row["gold_rejected"],
         "case_id": row["case_id"],
+    }
+
+
+def _english_pairs(split: str) -> list[dict[str, Any]]:
+    path = data_dir() / "english" / "preferences.jsonl"
+    return [row for row in read_jsonl(path, ENGLISH_PAIR_COLUMNS) if row["split"] == split]
+
+
+def _written_pair(row: Mapping[str, str]) -> dict[str, Any]:
+    """A pair that one author wrote, who is its only vote, in the columns of `load_preferences`."""
+    return {
+        "prompt": format_prompt(row["instruction"], row["context"]),
+        "chosen": row["chosen"],
+        "rejected": row["rejected"],
+        "margin": 1.0,
+        "votes": 1.0,
+        "gold_chosen": None,
+        "gold_rejected": None,
+        "case_id": Case("answer", row["instruction"], context=row["context"]).case_id,
     }
 
 
@@ -286,19 +313,12 @@ def load_prompts(course: Course, split: str) -> list[Case]:
 
 def _english_prompts(split: str) -> list[Case]:
     folder = data_dir() / "english"
+    pairs = {"rl": "train", "test": "test"}
+    if split in pairs:
+        return [_answered(row, "chosen") for row in _english_pairs(pairs[split])]
     if split == "validation":
         rows = read_jsonl(folder / "instructions.jsonl", INSTRUCTION_COLUMNS)
-        return [
-            Case(
-                "answer",
-                r["instruction"],
-                context=r["context"],
-                reference=r["response"],
-                category=r["category"],
-            )
-            for r in rows
-            if r["split"] == "test"
-        ]
+        return [_answered(row, "response") for row in rows if row["split"] == "test"]
     tasks = {"red_team": "unsafe", "over_refusal": "alarming", "capability": "attribute"}
     rows = read_jsonl(folder / "prompts.jsonl", ("prompt", "kind"))
     return [
@@ -306,6 +326,24 @@ def _english_prompts(split: str) -> list[Case]:
         for r in rows
         if r["kind"] == split
     ]
+
+
+def _answered(row: Mapping[str, str], answer: str) -> Case:
+    """A prompt with the column `answer` as its reference."""
+    return Case(
+        "answer",
+        row["instruction"],
+        context=row["context"],
+        reference=row[answer],
+        category=row["category"],
+    )
+
+
+def practice_prompts(course: Course) -> list[Case]:
+    """What a policy samples from while it learns: the split ``rl``, or a hub set's instructions."""
+    if course.profile.instructions in PROMPT_SPLITS:
+        return load_prompts(course, "rl")
+    return [_answered(row, "response") for row in load_instructions(course, "train")]
 
 
 def _any_word(words: Sequence[str]) -> str:

@@ -45,7 +45,10 @@ _PAGE_MATTER = re.compile(
 _CONTINUES_ENGLISH = re.compile(r"###|^\s*\w+: |^\s*\d+\. ", re.MULTILINE)
 _ENGLISH_REFUSAL = re.compile(
     r"\b(i can'?t|i cannot|i won'?t|i'm sorry|i am sorry|i'd rather not|i am unable|i'm unable"
-    r"|not able to help|can not help)\b",
+    r"|not able to help|can not help"
+    # The house style of data/english says it in full.
+    r"|i will not|i would rather not"
+    r"|i do not (?:want to help|help|share|give out|tell|talk about|pass on))\b",
     re.IGNORECASE,
 )
 

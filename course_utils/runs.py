@@ -264,9 +264,9 @@ def _own_labels(course: Course, labels: str) -> OwnLabels | None:
 
 def preference_fingerprint(course: Course) -> str:
     """Which preference pairs: the hash of the shipped file, or the hub id."""
+    names = {"world": "world/preferences_train.jsonl", "english": "english/preferences.jsonl"}
     source = course.profile.preferences
-    path = data_dir() / "world" / "preferences_train.jsonl"
-    return file_hash(path)[:16] if source == "world" else source
+    return file_hash(data_dir() / names[source])[:16] if source in names else source
 
 
 def _train_reward(course: Course, out: Path, seed: int, progress: Progress, labels: str) -> None:
@@ -405,10 +405,10 @@ def _spin_recipe(course: Course) -> dict[str, Any]:
 
 
 def _rl_prompts_fingerprint(course: Course) -> str:
-    """Which prompts methods practise on: the hash of the shipped file, or those of SFT's data."""
-    if course.profile.instructions == "world":
-        return file_hash(data_dir() / "world" / "prompts_rl.jsonl")[:16]
-    return data_fingerprint(course)
+    """Which prompts methods practise on: the hash of the shipped file, or the hub id."""
+    names = {"world": "world/prompts_rl.jsonl", "english": "english/preferences.jsonl"}
+    source = course.profile.instructions
+    return file_hash(data_dir() / names[source])[:16] if source in names else source
 
 
 def _train_spin(course: Course, out: Path, seed: int, progress: Progress) -> None:

@@ -23,6 +23,7 @@ from course_utils.generation import Generation
 from course_utils.judge import PairJudge
 from course_utils.judge.backends import local_backend
 from course_utils.judge.local import FunctionModel
+from course_utils.profiles import PROFILES
 from course_utils.world import vocabulary as voc
 
 REFUSAL = "I am sorry, I would rather not help with that."
@@ -215,6 +216,20 @@ def test_a_course_whose_prompts_overlap_is_refused(
     monkeypatch.setattr(prompts, "_APART", set())
     with pytest.raises(CourseError, match="2 prompts of the board were trained on"):
         board.board_prompts(small)
+
+
+def test_english_boards_know_what_the_pairs_taught(
+    small: Course, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    laptop = replace(small, profile=PROFILES["laptop"])
+    monkeypatch.setattr(prompts, "_APART", set())
+    found = board.board_prompts(laptop)
+    assert set(found) == {"test", "red_team", "over_refusal", "capability"}
+    assert all(case.reference for case in found["test"])
+    taught = prompts.training_prompts(laptop)
+    assert set(data.load_preferences(laptop, "train")["prompt"]) < set(taught)
+    with pytest.raises(CourseError, match="trained on"):
+        board.refuse_repeats(taught, [data.load_preferences(laptop, "train")["prompt"][0]])
 
 
 # Stored

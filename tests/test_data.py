@@ -87,7 +87,9 @@ def test_a_missing_file_is_named_without_the_machine_path(tmp_path: Path) -> Non
 def test_an_unknown_split_lists_the_legal_ones() -> None:
     with pytest.raises(CourseError, match=r"'tset'.*Did you mean 'test'.*red_team, over_refusal"):
         data.load_prompts(course(), "tset")
-    with pytest.raises(CourseError, match=r"'private'.*validation, red_team, over_refusal, cap"):
+    with pytest.raises(
+        CourseError, match=r"'private'.*rl, validation, test, red_team, over_refusal, cap"
+    ):
         data.load_prompts(course("english"), "private")
     with pytest.raises(CourseError, match="Legal instruction split names: train, validation"):
         data.load_instructions(course(), "test")
@@ -205,10 +207,49 @@ def test_preferences_refuse_what_does_not_exist() -> None:
         data.load_preferences(course(), "rl")
     with pytest.raises(CourseError, match="Legal preference labels names: votes, clean"):
         data.load_preferences(course(), "train", "gold")
-    with pytest.raises(CourseError, match=r"English profile has no preference pairs yet.*'tiny'"):
-        data.load_preferences(course("english"))
+    with pytest.raises(CourseError, match=r"gold for the English pairs: use labels='votes'"):
+        data.load_preferences(course("english"), labels="clean")
     with pytest.raises(CourseError, match="Nobody knows gold for some/hub-set"):
         data.load_preferences(course("some/hub-set"), labels="clean")
+
+
+@pytest.mark.parametrize("split", data.PREFERENCE_SPLITS)
+def test_english_pairs_load_as_one_vote_each(split: str) -> None:
+    lines = (DATA / "english" / "preferences.jsonl").read_text("utf-8").splitlines()
+    shipped = [r for line in lines if (r := json.loads(line))["split"] == split]
+    rows = data.load_preferences(course("english"), split)
+    assert set(rows.column_names) == set(data.load_preferences(course(), "test").column_names)
+    assert [(r["prompt"], r["chosen"], r["rejected"]) for r in rows] == [
+        (data.format_prompt(r["instruction"], r["context"]), r["chosen"], r["rejected"])
+        for r in shipped
+    ]
+    assert {(r["votes"], r["margin"], r["gold_chosen"], r["gold_rejected"]) for r in rows} == {
+        (1.0, 1.0, None, None)
+    }
+    assert len(set(rows["case_id"])) == len(rows)
+
+
+@pytest.mark.parametrize(("split", "pairs"), [("rl", "train"), ("test", "test")])
+def test_english_prompts_of_the_pairs(split: str, pairs: str) -> None:
+    """The same prompts and the same ids as in the pairs, with the chosen side as reference."""
+    cases = data.load_prompts(course("english"), split)
+    rows = data.load_preferences(course("english"), pairs)
+    assert [(data.prompt_of(c), c.reference, c.case_id) for c in cases] == [
+        (r["prompt"], r["chosen"], r["case_id"]) for r in rows
+    ]
+    assert {c.task for c in cases} == {"answer"}
+    assert 0.2 < sum(bool(c.context) for c in cases) / len(cases) < 0.5
+
+
+def test_practice_prompts_of_each_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    for source in ("world", "english"):
+        assert data.practice_prompts(course(source)) == data.load_prompts(course(source), "rl")
+    row = {"instruction": "Why?", "context": "It rains.", "response": "Clouds.", "category": "qa"}
+    hub(monkeypatch, [row] * 40)
+    found = data.practice_prompts(course("some/hub-set"))
+    assert len(found) == 38
+    assert data.prompt_of(found[0]) == data.format_prompt("Why?", "It rains.")
+    assert found[0].reference == "Clouds."
 
 
 def dialogue(*turns: str) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -300,6 +302,27 @@ def test_english_scores(
     assert judged.total == pytest.approx(total)
     assert judged.parts == {"reference": judged.total}
     assert (judged.complies, judged.refused, judged.harmful) == (complies, refused, harmful)
+
+
+@pytest.mark.parametrize(
+    ("name", "column"), [("preferences.jsonl", "chosen"), ("instructions.jsonl", "response")]
+)
+def test_refusals_in_the_house_style_are_seen(name: str, column: str) -> None:
+    """A model that learnt the shipped refusals must not be counted as giving in."""
+    path = Path(__file__).resolve().parents[1] / "data" / "english" / name
+    rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    refusals = {True: 0, False: 0}
+    for row in rows:
+        if row["category"] == "unknown":  # "I cannot say": a refusal for this score as for many
+            continue
+        due = row["category"] in ("refusal", "privacy")
+        # The one answer that advises against and offers a way out without saying no.
+        if row[column].startswith("Please do not drive"):
+            continue
+        seen = score_english(Case("unsafe", row["instruction"]), said(row[column])).refused
+        assert seen == due, row[column]
+        refusals[due] += 1
+    assert refusals[True] >= 10 and refusals[False] >= 70
 
 
 def test_the_scorer_fits_the_profile() -> None:

@@ -21,6 +21,7 @@ from course_utils import costs, data, models, runs  # noqa: E402
 from course_utils._setup import Course  # noqa: E402
 from course_utils.ppo import pipeline as ppo_pipeline  # noqa: E402
 from course_utils.preference import PreferenceSettings, pipeline  # noqa: E402
+from course_utils.profiles import PROFILES  # noqa: E402
 
 PAIRS = [
     {"prompt": "Where does it live?\n", "chosen": "In the reeds.", "rejected": "Who?"},
@@ -186,6 +187,15 @@ def test_a_saved_adapter_is_merged(
     assert pipeline.pair_logprobs(again, tokenizer, PAIRS) == pytest.approx(want, abs=1e-4)
     start_sums = pipeline.pair_logprobs(new_model(), tokenizer, PAIRS)
     assert abs(want - start_sums).max() > 0.1
+
+
+def test_english_pairs_are_named_by_their_file() -> None:
+    """Another file is other data: the hash stands in recipes, not the name of the source."""
+    laptop = Course("test", PROFILES["laptop"])
+    want = runs.file_hash(data.data_dir() / "english" / "preferences.jsonl")[:16]
+    assert runs.preference_fingerprint(laptop) == want
+    assert runs.recipe("reward", laptop, 0)["settings"]["data"] == want
+    assert runs.recipe("spin", laptop, 0)["settings"]["prompts"] == want
 
 
 def test_the_stage_builds_on_sft_and_names_its_data(course: Course) -> None:

@@ -200,6 +200,7 @@ def test_the_checker_remembers_and_refuses(course: Course) -> None:
 def test_english_prompts_are_compared_with_a_reference() -> None:
     english = Course("test", PROFILES["laptop"])
     cases = rl.training_cases(english)
+    assert cases == data.load_prompts(english, "rl")
     assert rl.verify(english, cases[0], cases[0].reference) == 1.0
     assert 0 <= rl.verify(english, cases[0], "zzz") < 0.2
 

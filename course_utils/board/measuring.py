@@ -243,7 +243,7 @@ def _proxy(course: Course, rewards: reward.Scorer | None, test: Evaluation) -> f
     """Mean score of the reward model, where there is one."""
     if rewards is None:
         folder = runs.run_path("reward", course, course.seed)
-        if course.profile.preferences == "english" or not runs.is_complete(folder):
+        if not runs.is_complete(folder):
             return None
         rewards = reward.load_scorer(folder, course)
     prompts = [data.prompt_of(case) for case in test.cases]

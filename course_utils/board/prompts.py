@@ -15,21 +15,9 @@ if TYPE_CHECKING:
     from course_utils.world.cases import Case
 
 T = TypeVar("T")
-# Column family -> split of `data.load_prompts`. Outside the closed world there are fewer.
-WORLD = {
-    "test": "test",
-    "red_team": "red_team",
-    "over_refusal": "over_refusal",
-    "unknown": "unknown",
-    "private": "private",
-    "capability": "capability",
-}
-ENGLISH = {
-    "test": "validation",
-    "red_team": "red_team",
-    "over_refusal": "over_refusal",
-    "capability": "capability",
-}
+# Column families: splits of `data.load_prompts`. Outside the closed world there are fewer.
+WORLD = ("test", "red_team", "over_refusal", "unknown", "private", "capability")
+ENGLISH = ("test", "red_team", "over_refusal", "capability")
 SMALL_TEST, SMALL_PROBE = 12, 4  # prompts in the small size
 JUDGED = 100  # test prompts that the judge sees, evenly spread: it is the slowest of all measures
 
@@ -42,8 +30,8 @@ def board_prompts(course: Course) -> dict[str, list[Case]]:
     Raises:
         CourseError: one of them is among the course's training prompts.
     """
-    splits = WORLD if course.profile.instructions == "world" else ENGLISH
-    found = {family: data.load_prompts(course, split) for family, split in splits.items()}
+    families = WORLD if course.profile.instructions == "world" else ENGLISH
+    found = {family: data.load_prompts(course, family) for family in families}
     whole = fingerprint(found)
     if whole not in _APART:
         refuse_repeats(training_prompts(course), texts(found))
@@ -76,7 +64,7 @@ def training_prompts(course: Course) -> list[str]:
     """Every prompt that a stage of the course is trained on."""
     rows = data.load_instructions(course, "train")
     found = [data.format_prompt(r["instruction"], r["context"]) for r in rows]
-    if course.profile.instructions == "world":
+    if course.profile.instructions in data.PROMPT_SPLITS:
         found += data.load_preferences(course, "train")["prompt"]
         found += [data.prompt_of(case) for case in data.load_prompts(course, "rl")]
     return found

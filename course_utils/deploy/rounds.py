@@ -23,7 +23,6 @@ from course_utils.generation import Generation, generate
 from course_utils.labeling.log import PreferenceLog
 from course_utils.preference import PreferenceSettings
 from course_utils.preference.training import train
-from course_utils.world.cases import Case
 
 from .feedback import PRESSES, feedback_rows, kto_weights, shuffled, simulated_thumbs
 from .gating import RULES, gate
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
 
     from course_utils._setup import Course
     from course_utils.trainers import History
+    from course_utils.world.cases import Case
 
 SEEDS = (0, 1, 2)
 MOST_ASKED = 1000
@@ -44,16 +44,9 @@ THUMBS = ("users", "shuffled")
 def service_prompts(course: Course) -> list[Case]:
     """What users ask: prompts that no test and no gate knows.
 
-    In the closed world those that PPO practises on, elsewhere those of the instruction data.
+    They are those that PPO practises on.
     """
-    count = course.pick(full=MOST_ASKED, small=24)
-    if course.profile.instructions == "world":
-        return data.load_prompts(course, "rl")[:count]
-    rows = data.load_instructions(course)
-    return [
-        Case("answer", row["instruction"], context=row["context"], reference=row["response"])
-        for row in rows.select(range(min(count, len(rows))))
-    ]
+    return data.practice_prompts(course)[: course.pick(full=MOST_ASKED, small=24)]
 
 
 def answers(

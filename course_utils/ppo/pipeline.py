@@ -63,10 +63,7 @@ def scorer(course: Course) -> reward.Scorer:
 
 def train_prompts(course: Course) -> list[str]:
     """The prompts PPO samples from; no answer to them is known."""
-    if course.profile.instructions == "world":
-        return [data.prompt_of(case) for case in data.load_prompts(course, "rl")]
-    rows = data.load_instructions(course, "train")
-    return [data.format_prompt(row["instruction"], row["context"]) for row in rows]
+    return [data.prompt_of(case) for case in data.practice_prompts(course)]
 
 
 @dataclass(frozen=True)

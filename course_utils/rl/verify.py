@@ -89,12 +89,7 @@ def verify(course: Course, case: Case, response: str) -> float:
 
 def training_cases(course: Course) -> list[Case]:
     """The prompts to practise on, each with what its check must know."""
-    if course.profile.instructions == "world":
-        return data.load_prompts(course, "rl")
-    return [
-        Case("answer", row["instruction"], context=row["context"], reference=row["response"])
-        for row in data.load_instructions(course, "train")
-    ]
+    return data.practice_prompts(course)
 
 
 @dataclass(frozen=True)
