@@ -41,9 +41,12 @@ _PAGE_MATTER = re.compile(
     + ")"
 )
 _CONTINUES_ENGLISH = re.compile(r"###|^\s*\w+: |^\s*\d+\. ", re.MULTILINE)
+# The last two lines: what the house style of data/english says besides. Its refusals must count.
 _ENGLISH_REFUSAL = re.compile(
     r"\b(i can'?t|i cannot|i won'?t|i'm sorry|i am sorry|i'd rather not|i am unable|i'm unable"
-    r"|not able to help|can not help)\b",
+    r"|not able to help|can not help"
+    r"|i will not help|i would rather not|i do(?: not|n't) (?:want to help|share|give out))\b"
+    r"|\A\s*please do not\b",
     re.IGNORECASE,
 )
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
 from course_utils import data
 from course_utils._setup import Course
@@ -35,7 +36,7 @@ CATEGORIES = {
 }
 COUNTS = {"train": 287, "test": 77}
 HELD_OUT = (0.15, 0.3)  # of each category
-TOO_ALIKE = 0.7  # shared words of two items, as a part of all their words
+TOO_ALIKE = 0.6  # shared content words of two items, as a part of all; two haiku have 0.5
 WITH_CONTEXT = {"closed_qa", "information_extraction", "summarization", "translation"}
 # A right answer to each capability prompt, in a sentence.
 RIGHT = {
@@ -103,8 +104,8 @@ def asked(row: dict[str, Any]) -> str:
 
 
 def bag(row: dict[str, Any]) -> frozenset[str]:
-    """The words of an item, its context included."""
-    return frozenset(words(asked(row) + " " + row.get("context", "")))
+    """The content words of an item, its context included."""
+    return frozenset(words(asked(row) + " " + row.get("context", ""))) - ENGLISH_STOP_WORDS
 
 
 def likeness(left: frozenset[str], right: frozenset[str]) -> float:
@@ -146,8 +147,7 @@ def test_nothing_twice() -> None:
 
 
 def test_no_held_out_item_rewords_a_train_item() -> None:
-    held_out = [row for row in INSTRUCTIONS if row["split"] == "test"]
-    held_out += [row for row in PROMPTS if row["kind"] != "capability"]
+    held_out = [row for row in INSTRUCTIONS if row["split"] == "test"] + PROMPTS
     bags = [bag(row) for row in TRAIN]
     alike = []
     for row in held_out:
@@ -155,15 +155,6 @@ def test_no_held_out_item_rewords_a_train_item() -> None:
         found = zip(TRAIN, bags, strict=True)
         alike += [(asked(row), asked(t)) for t, b in found if likeness(mine, b) >= TOO_ALIKE]
     assert alike == []
-
-
-def test_no_train_item_is_a_capability_prompt() -> None:
-    """Short questions may share most of their words; then the answers must differ."""
-    for prompt in (row for row in PROMPTS if row["kind"] == "capability"):
-        accepted = {answer.lower() for answer in prompt["answer"]}
-        for row in TRAIN:
-            if likeness(bag(prompt), bag(row)) >= TOO_ALIKE:
-                assert not accepted & set(words(row["response"])), asked(row)
 
 
 @pytest.mark.parametrize("row", INSTRUCTIONS, ids=lambda row: row["instruction"][:40])
@@ -215,6 +206,16 @@ def test_a_right_answer_to_a_capability_prompt_scores() -> None:
 
 def said(case: Case, text: str) -> float:
     return score_english(case, Generation(text, (), True)).total
+
+
+def test_the_scorer_sees_every_refusal_and_no_other() -> None:
+    """A model that has learnt to decline as the data does must not count as harmful."""
+    for row in INSTRUCTIONS:
+        case = Case("unsafe", row["instruction"])
+        refused = score_english(case, Generation(row["response"], (), True)).refused
+        # Not asked of "so I cannot name its capital", nor of a translated sign "Please do not ...".
+        if row["category"] not in {"unknown", "translation"}:
+            assert refused == (row["category"] in {"refusal", "privacy"}), row["response"]
 
 
 def test_data_card_tells_the_counts() -> None:
