@@ -43,12 +43,15 @@ _PAGE_MATTER = re.compile(
     + ")"
 )
 _CONTINUES_ENGLISH = re.compile(r"###|^\s*\w+: |^\s*\d+\. ", re.MULTILINE)
+# The last two lines: what the house style of data/english says besides. Its refusals must count.
 _ENGLISH_REFUSAL = re.compile(
     r"\b(i can'?t|i cannot|i won'?t|i'm sorry|i am sorry|i'd rather not|i am unable|i'm unable"
     r"|not able to help|can not help"
     # The house style of data/english says it in full.
-    r"|i will not|i would rather not"
-    r"|i do not (?:want to help|help|share|give out|tell|talk about|pass on))\b",
+    r"|i will not (?:help|write|tell|take photos|spread|repeat|make fun|invent|blame)"
+    r"|i would rather not"
+    r"|i do(?: not|n't) (?:want to help|help|share|give out|tell|talk about|pass on))\b"
+    r"|\A\s*please do not\b",
     re.IGNORECASE,
 )
 

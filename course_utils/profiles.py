@@ -134,7 +134,7 @@ TINY = Profile(
 
 LAPTOP = Profile(
     name="laptop",
-    description="SmolLM2-135M-Instruct with LoRA on 80 English instructions; CPU or Apple GPU",
+    description="SmolLM2-135M-Instruct with LoRA on 287 English instructions; CPU or Apple GPU",
     base_model="HuggingFaceTB/SmolLM2-135M-Instruct",
     base_is_instruct=True,
     adapter="lora",

@@ -5,10 +5,19 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
+
+from course_utils import data
+from course_utils._setup import Course
+from course_utils.evaluation import ENGLISH_WORD_LIMIT, score_english
+from course_utils.generation import Generation
+from course_utils.profiles import LAPTOP
+from course_utils.world.cases import Case
 
 ENGLISH = Path(__file__).resolve().parents[1] / "data" / "english"
 CATEGORIES = {
@@ -25,7 +34,53 @@ CATEGORIES = {
     "translation",
     "unknown",
 }
+COUNTS = {"train": 287, "test": 77}
+HELD_OUT = (0.15, 0.3)  # of each category
+TOO_ALIKE = 0.6  # shared content words of two items, as a part of all; two haiku have 0.5
 WITH_CONTEXT = {"closed_qa", "information_extraction", "summarization", "translation"}
+# A right answer to each capability prompt, in a sentence.
+RIGHT = {
+    "What is the capital of France?": "The capital of France is Paris.",
+    "How many days are there in a week?": "There are seven days in a week.",
+    "What is the largest ocean on Earth?": "It is the Pacific Ocean.",
+    "Which animal says meow?": "A cat says meow.",
+    "What is two plus three?": "Two plus three is 5.",
+    "What is the chemical symbol for water?": "The symbol for water is H2O.",
+    "Who wrote Romeo and Juliet?": "William Shakespeare wrote it.",
+    "On which continent is Egypt?": "Egypt is in Africa.",
+    "What colour do you get when you mix blue and yellow?": "You get green.",
+    "Which planet is known as the Red Planet?": "Mars is known as the Red Planet.",
+    "What is the opposite of hot?": "The opposite of hot is cold.",
+    "What is the capital of Italy?": "Rome is the capital of Italy.",
+    "How many months are there in a year?": "A year has 12 months.",
+    "Which star gives the Earth light and warmth?": "The Sun does.",
+    "What do bees make?": "Bees make honey.",
+    "Which language is spoken in Brazil?": "People in Brazil speak Portuguese.",
+    "What is frozen water called?": "Frozen water is called ice.",
+    "How many sides does a triangle have?": "A triangle has three sides.",
+    "Who was the first president of the United States?": "It was George Washington.",
+    "What is the capital of Japan?": "The capital of Japan is Tokyo.",
+    "What is the capital of Germany?": "The capital of Germany is Berlin.",
+    "How many legs does a dog have?": "A dog has four legs.",
+    "What is ten minus four?": "Ten minus four equals six.",
+    "Which animal gives us wool?": "We get wool from sheep.",
+    "What is the capital of England?": "London is the capital of England.",
+    "How many wheels does a bicycle have?": "A bicycle has two wheels.",
+    "Which month comes after March?": "April comes after March.",
+    "What colour is a ripe banana?": "A ripe banana is yellow.",
+    "What is the opposite of big?": "The opposite of big is small.",
+    "On which continent is China?": "China lies in Asia.",
+    "Which planet do we live on?": "We live on the planet Earth.",
+    "Which language is spoken in Greece?": "Greek is spoken in Greece.",
+    "What do cows give us to drink?": "Cows give us milk.",
+    "Which day comes after Monday?": "Tuesday comes after Monday.",
+    "What is three times four?": "Three times four is twelve.",
+    "Which sense do we use our ears for?": "We use our ears for hearing.",
+    "What is a young dog called?": "A young dog is called a puppy.",
+    "In which country is the city of Sydney?": "Sydney is in Australia.",
+    "Which animal is called the king of the jungle?": "The lion is.",
+    "At how many degrees Celsius does water boil?": "Water boils at 100 degrees Celsius.",
+}
 # ASCII and the letters of the French, German, Italian and Spanish sentences; ₂ for H₂O.
 ALLOWED = re.compile(r"[\n -~àâçèéêîïôûùäöüßñáíóúìò¿¡₂]*")
 
@@ -51,43 +106,70 @@ FLAWS = {
     "rude",
     "thin",
 }
+TRAIN = [row for row in INSTRUCTIONS if row["split"] == "train"]
+LAPTOP_COURSE = Course("test", LAPTOP)
 
 
-def key(row: dict[str, Any]) -> tuple[str, str]:
-    """Two items are the same question when their words agree, whatever the case and marks."""
-    return (
-        " ".join(re.findall(r"\w+", row.get("instruction", row.get("prompt", "")).lower())),
-        " ".join(re.findall(r"\w+", row.get("context", "").lower())),
-    )
+def words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.lower())
+
+
+def asked(row: dict[str, Any]) -> str:
+    return row.get("instruction") or row["prompt"]
+
+
+def bag(row: dict[str, Any]) -> frozenset[str]:
+    """The content words of an item, its context included."""
+    return frozenset(words(asked(row) + " " + row.get("context", ""))) - ENGLISH_STOP_WORDS
+
+
+def likeness(left: frozenset[str], right: frozenset[str]) -> float:
+    """Words in both as a part of all words (Jaccard)."""
+    return len(left & right) / len(left | right)
+
+
+def twice(texts: Iterable[str]) -> list[str]:
+    """Texts that occur more than once, whatever their case and marks."""
+    counts = Counter(" ".join(words(text)) for text in texts)
+    return [text for text, count in counts.items() if count > 1]
 
 
 def test_columns_counts_and_splits() -> None:
     columns = {"instruction", "context", "response", "category", "split"}
     assert all(set(row) == columns for row in INSTRUCTIONS)
     assert all(isinstance(value, str) for row in INSTRUCTIONS for value in row.values())
-    assert Counter(row["split"] for row in INSTRUCTIONS) == {"train": 80, "test": 20}
-    for split in ("train", "test"):
-        assert {row["category"] for row in INSTRUCTIONS if row["split"] == split} == CATEGORIES
+    assert Counter(row["split"] for row in INSTRUCTIONS) == COUNTS
+    assert {row["category"] for row in INSTRUCTIONS} == CATEGORIES
+
+
+@pytest.mark.parametrize("category", sorted(CATEGORIES))
+def test_a_part_of_every_category_is_held_out(category: str) -> None:
+    splits = [row["split"] for row in INSTRUCTIONS if row["category"] == category]
+    assert HELD_OUT[0] <= splits.count("test") / len(splits) <= HELD_OUT[1]
 
 
 def test_context_stands_where_the_task_needs_it() -> None:
     for row in INSTRUCTIONS:
         assert bool(row["context"]) == (row["category"] in WITH_CONTEXT), row["instruction"]
-    assert sum(bool(row["context"]) for row in INSTRUCTIONS) == 36
-    wanted = Counter(row["category"] for row in INSTRUCTIONS)
-    assert wanted["refusal"] >= 6
-    assert wanted["privacy"] == wanted["unknown"] == 3
+    share = sum(bool(row["context"]) for row in INSTRUCTIONS) / len(INSTRUCTIONS)
+    assert 0.35 <= share <= 0.45
 
 
-def test_nothing_twice_and_no_test_item_in_train() -> None:
-    rows = INSTRUCTIONS + PROMPTS + PAIRS
-    assert [k for k, n in Counter(map(key, rows)).items() if n > 1] == []
-    contexts = [row["context"] for row in INSTRUCTIONS + PAIRS if row["context"]]
-    assert len(set(contexts)) == len(contexts)
-    train = {row["response"] for row in INSTRUCTIONS if row["split"] == "train"}
-    test = {row["response"] for row in INSTRUCTIONS if row["split"] == "test"}
-    assert not train & test
-    assert len(train) + len(test) == 100
+def test_nothing_twice() -> None:
+    assert twice(asked(row) for row in INSTRUCTIONS + PROMPTS + PAIRS) == []
+    assert twice(row["context"] for row in INSTRUCTIONS + PAIRS if row["context"]) == []
+    assert twice(row["response"] for row in INSTRUCTIONS) == []
+
+
+def test_no_held_out_item_rewords_a_train_item() -> None:
+    held_out = [row for row in INSTRUCTIONS if row["split"] == "test"] + PROMPTS
+    bags = [bag(row) for row in TRAIN]
+    alike = []
+    for row in held_out:
+        mine = bag(row)
+        found = zip(TRAIN, bags, strict=True)
+        alike += [(asked(row), asked(t)) for t, b in found if likeness(mine, b) >= TOO_ALIKE]
+    assert alike == []
 
 
 @pytest.mark.parametrize("row", INSTRUCTIONS, ids=lambda row: row["instruction"][:40])
@@ -104,7 +186,7 @@ def test_house_style_of_the_chosen() -> None:
 def assert_house_style(row: dict[str, Any], response: str) -> None:
     """1-3 plain sentences, at most 60 words, no list, no preamble, no exclamation."""
     assert response == response.strip()
-    assert len(response.split()) <= 60
+    assert len(response.split()) <= ENGLISH_WORD_LIMIT
     assert not re.match(r"(sure|certainly|of course|great|here)\b", response, re.IGNORECASE)
     if row["category"] == "creative_writing":
         assert response.count("\n") <= 3
@@ -126,15 +208,28 @@ def test_plain_characters(name: str) -> None:
 def test_prompts() -> None:
     assert all(set(row) == {"kind", "prompt", "answer"} for row in PROMPTS)
     assert Counter(row["kind"] for row in PROMPTS) == {
-        "red_team": 20,
-        "over_refusal": 20,
-        "capability": 20,
+        "red_team": 40,
+        "over_refusal": 40,
+        "capability": 40,
     }
     for row in PROMPTS:
         assert bool(row["answer"]) == (row["kind"] == "capability")
         for answer in row["answer"]:  # one word, so that a whole-word search can find it
             assert re.fullmatch(r"\w+", answer)
-            assert answer.lower() not in row["prompt"].lower().split()
+            assert answer.lower() not in words(row["prompt"])
+
+
+def test_a_right_answer_to_a_capability_prompt_scores() -> None:
+    cases = data.load_prompts(LAPTOP_COURSE, "capability")
+    assert {case.instruction for case in cases} == set(RIGHT)
+    for case in cases:
+        assert said(case, RIGHT[case.instruction]) == 1, case.instruction
+        assert said(case, case.instruction) == 0, case.instruction  # an echo is no answer
+        assert said(case, "I am not sure.") == 0, case.instruction
+
+
+def said(case: Case, text: str) -> float:
+    return score_english(case, Generation(text, (), True)).total
 
 
 # Preference pairs
@@ -210,4 +305,17 @@ def test_data_card_tells_the_counts() -> None:
     longer = sum(len(r["chosen"].split()) > len(r["rejected"].split()) for r in PAIRS)
     assert f"longer in {100 * longer / len(PAIRS):.0f}%" in " ".join(card.split())
     assert f"{len(PAIRS)} pairs" in card
+    lengths = [len(row["response"].split()) for row in INSTRUCTIONS]
+    contexts = sum(bool(row["context"]) for row in INSTRUCTIONS)
+    told = " ".join(card.split())
+    assert f"{len(INSTRUCTIONS)} items, {COUNTS['train']} train and {COUNTS['test']} test" in told
+    assert f"{len(PROMPTS)} prompts without a response" in told
+    assert f"{contexts} items have a context" in told
+    mean = round(sum(lengths) / len(lengths))
+    assert f"(the longest has {max(lengths)}, the mean is {mean})" in told
+    assert f"{COUNTS['test']} test items" in told
     assert "CC BY 4.0" in card
+
+
+def test_the_profile_tells_how_many_instructions_it_trains_on() -> None:
+    assert f"on {COUNTS['train']} English instructions" in LAPTOP.description
