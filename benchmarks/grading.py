@@ -73,7 +73,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
                 seconds[label] = grade(folder / label, folder / f"{label}.csv", args)
         with (folder / "honest-summary.csv").open(encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
-        proof = next((folder / "honest-course" / "results").glob("solution--*.json"))
+        proof = next((folder / "honest-course" / "results" / "solutions").glob("*.json"))
         alone = json.loads(proof.read_text())["seconds"]
     each = sorted(float(row["seconds"]) for row in rows)
     result = {

@@ -199,6 +199,26 @@ def test_what_is_no_notebook_is_said_to_be_none(tmp_path: Path, text: str) -> No
         merge.read(path)
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["\n" * 499_000 + "x = 1", " " * 499_000 + "# exercise", "#" * 499_000,
+     'check("double")\n' + "%pwd\n" * 2_000, 'check("double")\n' + "(" * 9_000,
+     'check("double")\n' + "x = !ls\n" * 60_000, "<!--" * 120_000, "a" * 499_000],
+    ids=["empty lines", "blanks", "signs", "magics", "brackets", "long", "comments", "a name"],
+)  # fmt: skip
+def test_cells_made_to_hold_up_the_grader_do_not(
+    tmp_path: Path, source: Path, own: dict[str, Assignment], text: str
+) -> None:
+    nb = answer(released(source), **RIGHT)
+    nb.cells.insert(2, nbformat.v4.new_code_cell(text))
+    cells = cells_of(nb, tmp_path)
+    began = time.process_time()
+    assert merge.chapter_of(cells, own) == CHAPTER
+    merged = merge.merge(cells, own[CHAPTER])
+    assert time.process_time() - began < 5
+    assert RIGHT["double"] in cell(merged.nb, "exercise-double").source
+
+
 def test_old_formats_and_broken_characters_are_read(tmp_path: Path) -> None:
     path = tmp_path / "x.ipynb"
     old = {"worksheets": [{"cells": [{"cell_type": "code", "input": ["a\r\n", "b"]}]}]}
@@ -330,6 +350,59 @@ def test_mistakes_in_the_command(
     assert grade(tmp_path, source, "--chapter", "9") == 2
     assert "Legal chapter names: 00_start, 03_sums" in capsys.readouterr().err
     assert main(["grade"]) == 2 and "Say what to grade" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_what_cannot_be_read_gets_a_row_and_stops_nobody(tmp_path: Path, source: Path) -> None:
+    folder = tmp_path / "in"
+    for student in ("big", "link", "pipe"):
+        (folder / student).mkdir(parents=True)
+    with (folder / "big" / "03_sums.ipynb").open("wb") as file:
+        file.truncate(200 * 2**20)
+    (folder / "link" / "03_sums.ipynb").symlink_to(tmp_path / "nowhere")
+    os.mkfifo(folder / "pipe" / "03_sums.ipynb")
+    assert grade(tmp_path, source, "--feedback", str(tmp_path / "feedback")) == 0
+    found = {row["student"]: row for row in rows(tmp_path) if row["exercise"] == "double"}
+    assert {row["status"] for row in found.values()} == {"not graded"}
+    assert "200 MB, more than the 50 MB that are read" in found["big"]["message"]
+    for student in ("link", "pipe"):
+        assert "not a file that can be read" in found[student]["message"]
+    page = (tmp_path / "feedback" / "big" / "03_sums.html").read_text(encoding="utf-8")
+    assert "clear its outputs and submit it again" in page
+
+
+DEAF = (
+    "import signal\nfor number in (signal.SIGINT, signal.SIGALRM):\n"
+    "    signal.signal(number, signal.SIG_IGN)\nwhile True:\n    pass"
+)
+
+
+@pytest.mark.slow
+def test_a_hostile_submission_delays_the_others_by_no_more_than_its_time(
+    tmp_path: Path, source: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every cell of it swallows interrupts, so only the time of the whole submission ends it."""
+    nb = answer(released(source), **dict.fromkeys(("double", "masked_mean", "total"), DEAF))
+    nb.cells += [nbformat.v4.new_code_cell(DEAF, id=f"deaf-{i}") for i in range(20)]
+    good = answer(released(source), **RIGHT)
+    limit, took = 30.0, []
+    for name, hostile in (("alone", False), ("beside", True)):
+        # also a name that the grader might use for itself
+        write(tmp_path / name / "in" / "solution" / "03_sums.ipynb", good)
+        if hostile:  # it comes first in the alphabet, and so in the queue
+            write(tmp_path / name / "in" / "a hostile one" / "03_sums.ipynb", nb)
+        began = time.monotonic()
+        assert grade(tmp_path / name, source, "--timeout", str(limit), "--cell-timeout", "10") == 0
+        took.append(time.monotonic() - began)
+    assert took[1] - took[0] < limit + took[0]  # beside its time, it has to be started and ended
+    points = {row["student"]: row["points"] for row in rows(tmp_path / "beside", "grades-summary")}
+    assert points == {"solution": "8", "a hostile one": "0"}
+    found = [row for row in rows(tmp_path / "beside") if row["student"] == "a hostile one"]
+    assert "the time for the whole submission had run out" in str(found)
+    capsys.readouterr()
+    again = ("--timeout", str(limit), "--cell-timeout", "10")
+    assert grade(tmp_path / "beside", source, *again) == 0
+    assert "2 of 2 submissions were graded before and are kept" in capsys.readouterr().out
 
 
 def test_without_nbgrader_the_extra_is_named(

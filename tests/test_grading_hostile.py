@@ -130,6 +130,11 @@ LEFT = f"import subprocess\nsubprocess.Popen(['sleep', '{MARKER}'], start_new_se
 MEMORY = "kept = []\nwhile True:\n    kept.append(bytearray(10**8))"
 SPOOF = "def double(x):\n    get_ipython().displayhook(2.0)\n    return 0"
 SHOW = "get_ipython().ast_node_interactivity = {!r}"
+ODD = """
+publish = get_ipython().display_pub.publish
+publish({"text/html": 3, "image/png": {"a": [1]}, "image/svg+xml": None, "text/markdown": ["a", 2]})
+publish({"application/json": {"deep": [[[[1]]]]}, "text/latex": [["x"]]}, metadata={"image/png": 7})
+"""
 
 KINDS = {
     "perfect": Kind(solved(), {}),
@@ -173,6 +178,11 @@ KINDS = {
         {},
     ),
     "edited setup": Kind(edited_setup, {}, "the setup cell was edited"),
+    "odd outputs": Kind(solved(double=body(ODD.strip())), {}),
+    "empty lines": Kind(lambda nb: insert(solved()(nb), "setup", "\n" * 499_000 + "x = 1"), {}),
+    "many magics": Kind(
+        lambda nb: insert(solved()(nb), "setup", 'check("double")\n' + "%pwd\n" * 600), {}
+    ),
     "secrets": Kind(solved(double=body(ENVIRONMENTS.strip())), {}),
     "network": Kind(solved(double=body(NETWORK.strip())), {}),
     "left running": Kind(solved(double=body(LEFT)), {}),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import combinations
 from typing import Any
 
 from course_utils.checks import Part, Wrong, close
@@ -34,6 +35,15 @@ def judge(
         return Part(points, True)
     named = (w.says for w in wrong.values() if close(got, pick(w.answer(*args)), NAMING))
     return Part(points, False, next(named, otherwise))
+
+
+def told_apart(draw: Callable[[], tuple[Any, ...]], wrong: dict[str, Wrong]) -> tuple[Any, ...]:
+    """Inputs for which no two of the wrong answers agree, so that each gets its own message."""
+    while True:
+        args = draw()
+        results = [w.answer(*args) for w in wrong.values()]
+        if not any(close(x, y, NAMING) for x, y in combinations(results, 2)):
+            return args
 
 
 def gradients(loss: Any, *inputs: Any) -> list[Any]:

@@ -110,7 +110,7 @@ EXERCISES = [
         solution=perplexity,
         other_right=[_perplexity_product, _perplexity_torch],
         wrong={
-            "sign": Wrong(lambda x: math.exp(sum(x) / len(x)), "the sign"),
+            "sign": Wrong(lambda x: math.exp(sum(x) / len(x)), "perplexity is at least 1"),
             "no exp": Wrong(lambda x: -sum(x) / len(x), "take exp of it"),
             "sum for mean": Wrong(lambda x: math.exp(-sum(x)), "divide by the number"),
             "mean of exp": Wrong(

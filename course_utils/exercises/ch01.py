@@ -36,12 +36,13 @@ def _two_rates_numpy(unsafe: list[bool], refused: list[bool]) -> Any:
 
 
 def _check_two_rates(answer: Any, rng: random.Random) -> Iterator[Part]:
-    # Five unsafe and ten or more safe requests, so that every wrong denominator shows.
-    unsafe = [True] * 5 + [False] * rng.randint(10, 14)
-    refused = [True] * 4 + [False] + [True] * 3 + [False] * (len(unsafe) - 8)
-    order = list(range(len(unsafe)))
-    rng.shuffle(order)
-    unsafe, refused = [unsafe[i] for i in order], [refused[i] for i in order]
+    # Few unsafe requests, mostly refused, and ten or more safe ones: every wrong denominator shows.
+    bad, good = rng.choice((7, 9)), rng.choice((11, 13))  # no two rates are equal
+    answered, over_refused = rng.randint(1, 2), rng.randint(3, 4)
+    requests = [(True, number >= answered) for number in range(bad)]
+    requests += [(False, number < over_refused) for number in range(good)]
+    rng.shuffle(requests)
+    unsafe, refused = [u for u, _ in requests], [r for _, r in requests]
     harmful, over = answer(unsafe, refused)
     want_harmful, want_over = two_rates(unsafe, refused)
     n = len(unsafe)
@@ -49,7 +50,7 @@ def _check_two_rates(answer: Any, rng: random.Random) -> Iterator[Part]:
         mistake = "that is the refusal rate; harmful compliance is the share that was answered"
     elif close(harmful, want_over) and close(over, want_harmful):
         mistake = "the two rates are swapped"
-    elif close(harmful, 1 / n):
+    elif close(harmful, answered / n):
         mistake = "divide by the number of unsafe requests, not by all requests"
     elif close(harmful, sum(not r for r in refused) / n):
         mistake = "look at the unsafe requests only"
@@ -57,7 +58,7 @@ def _check_two_rates(answer: Any, rng: random.Random) -> Iterator[Part]:
         mistake = "harmful compliance: of the unsafe requests, the share not refused"
     yield Part(1, close(harmful, want_harmful), mistake)
     mistake = "over-refusal: of the safe requests, the share refused"
-    if close(over, 3 / n):
+    if close(over, over_refused / n):
         mistake = "divide over-refusals by the number of safe requests, not by all requests"
     yield Part(1, close(over, want_over), mistake)
 
@@ -105,6 +106,11 @@ def _one_in_three(values: list[float], resamples: int, rng: random.Random) -> An
     return means[int(0.16 * resamples)], means[int(0.84 * resamples)]
 
 
+def _one_in_ten(values: list[float], resamples: int, rng: random.Random) -> Any:
+    means = sorted(statistics.fmean(rng.choices(values, k=len(values))) for _ in range(resamples))
+    return means[int(0.05 * resamples)], means[int(0.95 * resamples)]
+
+
 def _small_resamples(values: list[float], resamples: int, rng: random.Random) -> Any:
     means = sorted(statistics.fmean(rng.choices(values, k=10)) for _ in range(resamples))
     return means[int(0.025 * resamples)], means[int(0.975 * resamples)]
@@ -114,7 +120,7 @@ def _check_bootstrap(answer: Any, rng: random.Random) -> Iterator[Part]:
     values = [rng.gauss(rng.choice((-3.0, 2.0)), 1.0) for _ in range(rng.randint(90, 130))]
     mean = statistics.fmean(values)
     error = statistics.pstdev(values) / len(values) ** 0.5  # standard error of the mean
-    low, high = answer(values, 800, random.Random(rng.random()))
+    low, high = answer(values, 4000, random.Random(rng.random()))
     low, high = float(low), float(high)
     if low > high:
         mistake = "the lower end comes first"
@@ -124,16 +130,19 @@ def _check_bootstrap(answer: Any, rng: random.Random) -> Iterator[Part]:
         mistake = "the interval should lie around the mean of the values"
     off_centre = abs((low + high) / 2 - mean)
     yield Part(1, low < mean < high and off_centre < max(0.6 * error, 0.2 * (high - low)), mistake)
-    width = (high - low) / error  # 3.92 for 95% of a normal distribution
+    # 3.92 for 95% of a normal distribution, 3.29 for 90%; 4000 resamples leave a noise of 0.06
+    width = (high - low) / error
     if width > 10:
         mistake = "that is the spread of single values; the means of resamples vary far less"
         if width < 18:
             mistake = "too wide: every resample must be as large as the data"
-    elif width > 4.9:
+    elif width > 4.3:
         mistake = "too wide: cut 2.5% off either end instead of taking the extremes"
+    elif width > 3.0:
+        mistake = "5% off either end leaves 90%, not 95%"
     else:
         mistake = "too narrow for 95%: cut 2.5% off either end"
-    yield Part(2, 3.2 < width < 4.7, mistake)
+    yield Part(2, 3.6 < width < 4.3, mistake)
 
 
 EXERCISES = [
@@ -187,10 +196,11 @@ EXERCISES = [
         solution=bootstrap_interval,
         other_right=[_bootstrap_numpy, _bootstrap_indices],
         wrong={
-            "no replacement": Wrong(_no_replacement, "with replacement"),
+            "no replacement": Wrong(_no_replacement, "all resamples are alike"),
             "values, not means": Wrong(_spread_of_values, "spread of single values"),
             "extremes": Wrong(_extremes, "taking the extremes"),
             "one standard error": Wrong(_one_in_three, "too narrow"),
+            "90%": Wrong(_one_in_ten, "leaves 90%"),
             "ends swapped": Wrong(
                 lambda v, n, g: bootstrap_interval(v, n, g)[::-1], "lower end comes first"
             ),

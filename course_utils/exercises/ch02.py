@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from course_utils.checks import Exercise, Part, Wrong, close, randn
+from course_utils.exercises._judge import NAMING
 from course_utils.logprobs import IGNORE, sft_loss
 from course_utils.templates import format_instruction
 
@@ -215,7 +216,7 @@ def _check_loss(answer: Any, rng: random.Random) -> Iterator[Part]:
         "divide by the number of kept tokens, not of all": _over_all(logits, labels),
         "log-softmax over the vocabulary, the last axis": _wrong_axis(logits, labels),
     }
-    named = (text for text, value in mistakes.items() if close(got, value, 1e-3))
+    named = (text for text, value in mistakes.items() if close(got, value, NAMING))
     yield Part(3, close(got, want, 1e-4), next(named, "compare with the formula, term by term"))
     live = logits.clone().requires_grad_()
     loss = answer(live, labels)

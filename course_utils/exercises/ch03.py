@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from course_utils.checks import Exercise, Part, Wrong, close
-from course_utils.exercises._judge import judge
+from course_utils.exercises._judge import judge, told_apart
 from course_utils.labeling.session import balanced_sides
 
 # --- balanced_sides
@@ -65,6 +65,10 @@ SIDES_WRONG = {
     "whole blocks": Wrong(
         lambda n, rng: balanced_sides(-(-n // 4) * 4, rng), "cut the last block off"
     ),
+    "rest by coin": Wrong(
+        lambda n, rng: balanced_sides(n - n % 4, rng) + [rng.choice("ab") for _ in range(n % 4)],
+        "the rest is the beginning of a balanced block, in which no three sides are alike",
+    ),
     "left and right": Wrong(
         lambda n, rng: [{"a": "left", "b": "right"}[s] for s in balanced_sides(n, rng)],
         "name the answer that stands on the left, 'a' or 'b'",
@@ -111,7 +115,10 @@ def _check_sides(answer: Any, rng: random.Random) -> Iterator[Part]:
     says = SIDES_WRONG["whole blocks"].says
     yield Part(1, len(short) == odd, f"{len(short)} sides for {odd} items: {says}")
     draws = [list(answer(80, random.Random(seed + i))) for i in range(8)]
+    rests = {"".join(answer(7, random.Random(seed + i)))[-3:] for i in range(40)}
     problem = _unbalanced(draws)
+    if not problem and rests & {"aaa", "bbb"}:
+        problem = SIDES_WRONG["rest by coin"].says
     yield Part(1, not problem, problem)
     if any(len(set(_blocks(sides))) == 1 for sides in draws):
         problem = SIDES_WRONG["one block"].says
@@ -213,13 +220,18 @@ KAPPA_WRONG = {
 }
 
 
+def _choices(rng: random.Random) -> tuple[list[str], list[str]]:
+    """Two annotators' choices, with ties, and with unlike shares."""
+    first = ["a"] * rng.randint(9, 12) + ["b"] * rng.randint(5, 7) + ["tie"] * 4
+    second = [x if rng.random() < 0.6 else rng.choice(("b", "tie")) for x in first]
+    second[:3], second[-1], second[-2] = ["b", "tie", "a"], "a", "tie"
+    order = rng.sample(range(len(first)), len(first))
+    return [first[i] for i in order], [second[i] for i in order]
+
+
 def _check_kappa(answer: Any, rng: random.Random) -> Iterator[Part]:
     for _ in range(2):
-        first = ["a"] * rng.randint(9, 12) + ["b"] * rng.randint(5, 7) + ["tie"] * 4
-        second = [x if rng.random() < 0.6 else rng.choice(("b", "tie")) for x in first]
-        second[:3], second[-1], second[-2] = ["b", "tie", "a"], "a", "tie"
-        order = rng.sample(range(len(first)), len(first))
-        given = [first[i] for i in order], [second[i] for i in order]
+        given = told_apart(lambda: _choices(rng), KAPPA_WRONG)
         want = _kappa_enumerated(*given)
         yield judge(1, answer(*given), want, KAPPA_WRONG, given, "compare with the formula")
     names = ["a", "b"] * rng.randint(3, 5)

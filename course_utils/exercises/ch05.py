@@ -945,6 +945,10 @@ COEF_WRONG = {
         lambda b, kl, t, n, h: 1 + _clip_error(kl / t - 1) * n / h,
         "that is only the factor: multiply the old coefficient by it",
     ),
+    "exponential": Wrong(
+        lambda b, kl, t, n, h: b * math.exp(_clip_error(kl / t - 1) * n / h),
+        "the factor is 1 + e n / horizon itself, not its exponential",
+    ),
     "one missing": Wrong(
         lambda b, kl, t, n, h: b * _clip_error(kl / t - 1) * n / h,
         "the 1 is missing: without an error the coefficient stays as it is",
@@ -977,11 +981,12 @@ COEF_WRONG = {
 
 
 def _check_coef(answer: Any, rng: random.Random) -> Iterator[Part]:
-    kl_coef, target = rng.uniform(0.1, 0.5), rng.uniform(3.0, 8.0)
-    n_samples, horizon = rng.randint(300, 500), rng.randint(1000, 2000)
+    # large enough a coefficient and step that the exponential of the step is another number
+    kl_coef, target = rng.uniform(1.0, 3.0), rng.uniform(3.0, 8.0)
+    n_samples, horizon = rng.randint(300, 500), rng.randint(800, 1200)
     signs = [1, -1]
     rng.shuffle(signs)
-    error = signs[0] * rng.uniform(0.08, 0.15)
+    error = signs[0] * rng.uniform(0.1, 0.15)
     args = kl_coef, target * (1 + error), target, n_samples, horizon
     want = kl_coef + kl_coef * error * n_samples / horizon
     otherwise = "near the target the coefficient becomes kl_coef (1 + (kl/target - 1) n / horizon)"

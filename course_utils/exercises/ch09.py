@@ -287,6 +287,10 @@ def _fenced_by_table(tag: str, text: str) -> str:
     return f"<{tag}>\n{text.translate(table)}\n</{tag}>"
 
 
+def _fenced_by_number(tag: str, text: str) -> str:
+    return _between(tag, "".join(f"&#{ord(c)};" if c in "&<>" else c for c in text))
+
+
 def _between(tag: str, text: str) -> str:
     return f"<{tag}>\n{text}\n</{tag}>"
 
@@ -337,6 +341,14 @@ FENCED_WRONG = {
 }
 
 
+def _is_fenced(got: str, tag: str, text: str) -> bool:
+    """Whatever way of escaping was chosen, names or numbers."""
+    start, end = f"<{tag}>\n", f"\n</{tag}>"
+    inner = got.removeprefix(start).removesuffix(end)
+    kept = not {"<", ">"} & set(inner) and html.unescape(inner) == text
+    return kept and got == f"{start}{inner}{end}"
+
+
 def _check_fenced(answer: Any, rng: random.Random) -> Iterator[Part]:
     tag = rng.choice(("answer_a", "answer_b", "response"))
     words = rng.choice(("Go away.", "No idea.", "Ask the ferryman."))
@@ -346,7 +358,7 @@ def _check_fenced(answer: Any, rng: random.Random) -> Iterator[Part]:
         f"&amp; {rng.randint(10, 99)}\n\n"
     )
     got = answer(tag, text)
-    if got in {write(tag, text) for write in (_fenced_by_library, _fenced_with_quotes)}:
+    if _is_fenced(str(got), tag, text):
         yield Part(3, True)
         return
     named = (w.says for w in FENCED_WRONG.values() if got == w.answer(tag, text))
@@ -390,7 +402,12 @@ EXERCISES = [
         hint="replace & first, then < and >; the marks come last",
         check=_check_fenced,
         solution=fenced,
-        other_right=[_fenced_by_library, _fenced_with_quotes, _fenced_by_table],
+        other_right=[
+            _fenced_by_library,
+            _fenced_with_quotes,
+            _fenced_by_table,
+            _fenced_by_number,
+        ],
         wrong=FENCED_WRONG,
     ),
 ]

@@ -102,9 +102,8 @@ def _check_pairs(answer: Any, rng: random.Random) -> Iterator[Part]:
     prompts[-1] = prompts[0]
     real = [f"{rng.choice(words)} {i}" for i in range(count)]
     generated = [f"{rng.choice(words)}, {rng.choice(words)} {i}" for i in range(count)]
-    generated[rng.randrange(1, count - 1)] = "no"  # shorter than people's
-    same = rng.randrange(1, count - 1)
-    generated[same] = real[same]
+    shorter, same = rng.sample(range(1, count - 1), 2)
+    generated[0], generated[shorter], generated[same] = f"{real[0]}, of course", "no", real[same]
     given = prompts, real, generated
     got, want = answer(*given), spin_pairs(*given)
     if got == want:

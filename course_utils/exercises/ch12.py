@@ -404,8 +404,10 @@ WEIGHTS_WRONG = {
 
 def _check_weights(answer: Any, rng: random.Random) -> Iterator[Part]:
     downs = 12 * rng.randint(5, 20)
-    inside = round(downs * rng.uniform(1.1, 1.25))
-    for counts in ((downs // 6, downs), (inside, downs), (5 * downs, downs)):
+    few, inside, many = (
+        round(downs * rng.uniform(*share)) for share in ((0.15, 0.35), (1.1, 1.25), (3.0, 6.0))
+    )
+    for counts in ((few, downs), (inside, downs), (many, downs)):
         got, want = answer(*counts), kto_weights(*counts)
         if close(got, want):
             yield Part(1, True)

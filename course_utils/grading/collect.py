@@ -133,7 +133,9 @@ def _submission(parts: tuple[str, ...], path: Path, problem: str, stems: list[st
     else:
         student = stem
     student = unicodedata.normalize("NFC", student).strip() or "unnamed"
-    return Submission(student, path, "/".join(parts), path.stat().st_mtime, hint, problem)
+    if not path.is_file():  # a link to nowhere, or something that never ends
+        problem = "it is not a file that can be read: copy the notebook itself into its place"
+    return Submission(student, path, "/".join(parts), path.lstat().st_mtime, hint, problem)
 
 
 def safe_id(student: str) -> str:

@@ -22,8 +22,10 @@ from course_utils.grading.assignments import Assignment
 LARGEST_MB = 50
 MOST_CELLS = 2000
 MOST_CHARACTERS = 500_000  # of one cell
+MOST_TEST_CHARACTERS = 10_000  # a longer cell is no copy of a test cell
 
-EXERCISE = re.compile(r"^\s*#\s*exercise:\s*([a-z][a-z0-9_]*)\s*$", re.M)
+# Blanks only, not \s: with line ends among them, a cell of empty lines would take minutes.
+EXERCISE = re.compile(r"^[ \t]*#[ \t]*exercise:[ \t]*([a-z][a-z0-9_]*)[ \t]*$", re.M)
 ANSWER = re.compile(r"<!--\s*answer:\s*([a-z][a-z0-9_]*)\s*-->")
 CHECK = re.compile(r"""\bcheck\(\s*["']([a-z][a-z0-9_]*)["']""")
 CHAPTER = re.compile(r"""\b(?:setup|set_chapter)\(\s*["'](\d\d_[a-z0-9_]+)["']""")
@@ -316,15 +318,6 @@ def _helpers(cells: list[Cell], prefix: str) -> list[NotebookNode]:
     ]
 
 
-def _parse(source: str) -> ast.Module | None:
-    from IPython.core.inputtransformer2 import TransformerManager
-
-    try:
-        return ast.parse(TransformerManager().transform_cell(source))
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
-
-
 def _first_name(source: str) -> str:
     """The first function or variable that a cell defines."""
     found = re.search(r"^(?:def|class)\s+(\w+)|^(\w+)\s*(?::[^=\n]+)?=(?!=)", source, re.M)
@@ -338,8 +331,11 @@ def _defines(source: str, name: str) -> bool:
 
 def _only_checks(source: str) -> bool:
     """True when a cell does nothing but import and call check: a test cell without its metadata."""
-    tree = _parse(source)
-    if tree is None:
+    if len(source) > MOST_TEST_CHARACTERS:
+        return False
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         return False
     return all(
         isinstance(node, ast.Import | ast.ImportFrom)

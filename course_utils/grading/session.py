@@ -233,7 +233,7 @@ class Session:
 
     def _prove(self, assignments: list[Assignment], scratch: Path) -> None:
         """The course's own solutions must score full here before anybody is graded by them."""
-        proofs = {a.id: self.states / f"solution--{a.id}.json" for a in assignments}
+        proofs = {a.id: self.states / "solutions" / f"{a.id}.json" for a in assignments}
         keys = {a.id: self._key(a, "solution") for a in assignments}
         open_ones = [a for a in assignments if _read_key(proofs[a.id]) != keys[a.id]]
 
