@@ -312,16 +312,17 @@ def test_trl_computes_the_same_advantages(
     checker = rl.Checker(course, toy_cases(), share_of_e)
     settings = replace(TOY, batches=1, epochs=1)
     trainer, _ = run(
-        lambda scratch: rl.make_trainer(
+        lambda scratch, fitted: rl.make_trainer(
             course,
             model,
             tokenizer,
             toy_cases(),
             checker.for_trl([tokenizer.eos_token_id]),
-            settings,
+            fitted,
             method=method,
             out=scratch,
         ),
+        settings,
         model,
     )
     assert isinstance(trainer, RLOOTrainer if method == "rloo" else GRPOTrainer)
