@@ -16,6 +16,7 @@ import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
+from course_utils import colab
 from course_utils._python import require_python, require_torch
 from course_utils.errors import CourseError, unknown_name
 from course_utils.profiles import (
@@ -267,3 +268,5 @@ def _announce(course: Course, threads: int, note: str) -> None:
     print(f"profile {profile.name} (of {', '.join(PROFILES)}): {profile.description}{small}")
     print(f"device {course.device} · {course.dtype} · threads {threads} · seed {course.seed}")
     print(f"python {have['python']} · {libraries}")
+    if offered := colab.offer():
+        print(offered)

@@ -3,12 +3,17 @@
 ``bootstrap_source`` is the block at the top of each chapter. It clones the course and then runs
 ``python -m course_utils.colab --install`` from the clone. Everything at import time here is
 standard library, because this runs before anything is installed.
+
+Colab's disk is emptied when the session ends. ``use_drive()`` keeps trained models and labels in
+the learner's Google Drive; ``download()`` hands out a single file.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -17,11 +22,13 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from course_utils import paths
 from course_utils._python import require_python
 from course_utils.errors import CourseError
 
 PYPROJECT = Path(__file__).resolve().parent.parent / "pyproject.toml"
 DISTRIBUTION = "rlhf-course"
+DRIVE = Path("/content/drive")  # where Colab mounts Google Drive
 
 # The running kernel has these loaded, or is built on them: never replaced, whatever their version.
 PROTECTED = (
@@ -182,6 +189,84 @@ def pip_command(wanted: Iterable[str], constraints: Path) -> list[str]:
     """The pip call that installs ``wanted`` and changes nothing that ``constraints`` pins."""
     head = [sys.executable, "-m", "pip", "install", "--quiet"]
     return [*head, "--constraint", str(constraints), *wanted]
+
+
+def on_colab() -> bool:
+    """Whether this Python is a Colab session: its kernel loads ``google.colab`` at its start."""
+    return "google.colab" in sys.modules
+
+
+def offer() -> str:
+    """What to tell a learner about this disk; empty where there is nothing to tell."""
+    if not on_colab() or paths.runs_dir().is_relative_to(DRIVE):
+        return ""
+    return (
+        "Colab's disk is emptied when the session ends: course_utils.colab.use_drive() keeps "
+        "trained models and labels in your Google Drive."
+    )
+
+
+def use_drive(folder: str = DISTRIBUTION) -> Path | None:
+    """Keep trained models and labels in Google Drive from now on; Colab asks for permission.
+
+    Labels made in this session are taken along; models trained before stay where they are. Call it
+    below a chapter's first cell: what a cell has opened already stays open where it was.
+
+    Args:
+        folder: its name in My Drive; it is made if it is missing.
+
+    Returns:
+        The folder, or None when permission was not given: then nothing changes.
+
+    Raises:
+        CourseError: this is no Colab session.
+    """
+    if not on_colab():
+        raise CourseError(
+            "use_drive() works on Colab only: elsewhere set COURSE_RUNS to a folder that lasts."
+        )
+    from google.colab import drive
+
+    try:
+        drive.mount(str(DRIVE))
+        home = DRIVE / "MyDrive" / folder
+        runs = home / "runs"
+        runs.mkdir(parents=True, exist_ok=True)
+    except Exception as error:  # a refusal comes as whatever Colab raises that day
+        print(
+            f"Google Drive is not connected ({type(error).__name__}): models and labels stay on "
+            "this session's disk."
+        )
+        return None
+    if paths.runs_dir() != runs:
+        _take_labels_along(paths.runs_dir(), runs)
+    os.environ["COURSE_RUNS"] = str(runs)
+    print(f"Trained models and labels are kept in My Drive/{folder}.")
+    return home
+
+
+def _take_labels_along(before: Path, runs: Path) -> None:
+    """Add the logs of labels to those on Drive; a line that stands there twice counts once."""
+    for log in sorted((before / "labels").glob("*.jsonl")):
+        target = runs / "labels" / log.name
+        target.parent.mkdir(exist_ok=True)
+        with log.open("rb") as source, target.open("ab") as sink:
+            if sink.tell():
+                sink.write(b"\n")  # its last line may be torn
+            shutil.copyfileobj(source, sink)
+
+
+def download(path: str | os.PathLike[str]) -> None:
+    """Hand a file to the learner: through the browser on Colab; elsewhere say where it stands."""
+    file = Path(path)
+    if not file.is_file():
+        raise CourseError(f"There is no file {file.name} yet: label something first.")
+    if not on_colab():
+        print(f"The file stands on this machine: {file}")
+        return
+    from google.colab import files
+
+    files.download(str(file))
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .errors import CourseError
 
@@ -84,16 +84,35 @@ def generate(
     Prompts are sorted by length so that a batch pads little. No top-k or top-p: what is sampled is
     the model's own distribution at `temperature`, whatever generation settings it was saved with;
     0 decodes greedily. With a seed, the same call gives the same text and torch's generator stays
-    as it was; None draws from torch's generator.
+    as it was; None draws from torch's generator. Where memory runs out, a batch is sampled again in
+    smaller ones.
     """
     import torch
+
+    from .memory import in_batches
 
     if not prompts:
         return []
     rows = truncate_prompts(prompts, tokenizer, max_prompt_tokens)
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
     results: dict[int, Generation] = {}
-    sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
+    choice: dict[str, Any] = {"do_sample": False, "temperature": None, "top_k": None, "top_p": None}
+    if temperature > 0:
+        choice = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
+
+    def respond(which: slice) -> None:
+        indices = order[which]
+        batch = _left_pad([rows[i] for i in indices], tokenizer, model.device)
+        output = model.generate(
+            **batch,
+            max_new_tokens=max_new_tokens,
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            **choice,
+        )
+        found = _responses(output, batch["input_ids"].shape[1], tokenizer)
+        results.update(zip(indices, found, strict=True))
+
     with (
         _plain_model(model),
         torch.random.fork_rng(enabled=seed is not None),
@@ -101,25 +120,7 @@ def generate(
     ):
         if seed is not None:
             torch.manual_seed(seed)
-        for start in range(0, len(order), batch_size):
-            indices = order[start : start + batch_size]
-            batch = _left_pad([rows[i] for i in indices], tokenizer, model.device)
-            output = model.generate(
-                **batch,
-                max_new_tokens=max_new_tokens,
-                pad_token_id=tokenizer.pad_token_id,
-                eos_token_id=tokenizer.eos_token_id,
-                **(
-                    sampling
-                    if temperature > 0
-                    else {"do_sample": False, "temperature": None, "top_k": None, "top_p": None}
-                ),
-            )
-            results.update(
-                zip(
-                    indices, _responses(output, batch["input_ids"].shape[1], tokenizer), strict=True
-                )
-            )
+        in_batches(respond, len(order), batch_size)
     return [results[i] for i in range(len(rows))]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -111,6 +113,34 @@ def lora_config(rank: int) -> Any:
         target_modules="all-linear",
         task_type=TaskType.CAUSAL_LM,
     )
+
+
+def raise_trainable(model: torch.nn.Module) -> list[torch.nn.Parameter]:
+    """Put trainable weights into float32, which scaled gradients need; returns those in float16.
+
+    On a card without bfloat16 the gradients of float16 computations are scaled, and torch refuses
+    to unscale those of 16-bit weights. Frozen weights stay small. An adapter is in float32 already,
+    but not a whole layer beside it, such as a reward model's output, nor TRL's over 4 bits.
+    """
+    import torch
+
+    learnt = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    half = [parameter for parameter in learnt if parameter.dtype == torch.float16]
+    for parameter in learnt:
+        parameter.data = parameter.data.float()
+    return half
+
+
+@contextmanager
+def trainable_raised(model: torch.nn.Module) -> Iterator[None]:
+    """`raise_trainable` for the time of a `with` block; the model then computes as before it."""
+    half = raise_trainable(model)
+    try:
+        yield
+    finally:
+        for parameter in half:
+            parameter.grad = None
+            parameter.data = parameter.data.half()
 
 
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:

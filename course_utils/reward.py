@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import data, models
 from .errors import CourseError
+from .memory import in_batches
 from .trainers import History, TrainingSettings, common_arguments, profile_settings, run
 from .world.preferences import majority_probability
 
@@ -411,9 +412,10 @@ def train(
     """
     settings = settings or RewardSettings.of(course)
     trainer, trained = run(
-        lambda scratch: make_trainer(
-            course, model, tokenizer, rows, settings, out=scratch, seed=seed, eval_rows=eval_rows
+        lambda scratch, fitted: make_trainer(
+            course, model, tokenizer, rows, fitted, out=scratch, seed=seed, eval_rows=eval_rows
         ),
+        settings,
         model,
         on_step=on_step,
     )
@@ -488,11 +490,14 @@ def _score_ids(
 
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
     scores: dict[int, float] = {}
+
+    def score(which: slice) -> None:
+        indices = order[which]
+        logits = model(**_right_pad([rows[i] for i in indices], model)).logits
+        scores.update(zip(indices, logits[:, 0].float().tolist(), strict=True))
+
     with _scoring(model), torch.no_grad():
-        for start in range(0, len(order), batch_size):
-            indices = order[start : start + batch_size]
-            logits = model(**_right_pad([rows[i] for i in indices], model)).logits
-            scores.update(zip(indices, logits[:, 0].float().tolist(), strict=True))
+        in_batches(score, len(order), batch_size)
     return [scores[i] for i in range(len(rows))]
 
 

@@ -87,9 +87,10 @@ def train(
     """
     settings = settings or SFTSettings.of(course)
     trainer, trained = run(
-        lambda scratch: make_trainer(
-            course, model, tokenizer, rows, settings, out=scratch, seed=seed
+        lambda scratch, fitted: make_trainer(
+            course, model, tokenizer, rows, fitted, out=scratch, seed=seed
         ),
+        settings,
         model,
         on_step=on_step,
     )

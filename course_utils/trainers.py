@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from . import memory, models
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, Trainer, TrainerCallback
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 
 History = list[dict[str, float]]
 T = TypeVar("T", bound="Trainer")
+S = TypeVar("S", bound="TrainingSettings")
 
 
 @dataclass(frozen=True)
@@ -101,30 +104,62 @@ def own_forward(model: PreTrainedModel) -> Iterator[None]:
 
 
 def run(
-    make: Callable[[str], T],
-    *models: PreTrainedModel,
+    make: Callable[[str, S], T],
+    settings: S,
+    *given: PreTrainedModel,
     on_step: Callable[[int, int], None] | None = None,
 ) -> tuple[T, PreTrainedModel]:
-    """Train with the trainer that `make` builds for a scratch folder.
+    """Train with the trainer that `make` builds for a scratch folder and for settings.
+
+    When memory runs out, the training begins again with at most half the examples at a time and
+    more passes added up, so that every optimiser step sees the same batch as before. (KTO compares
+    with the other responses of a pass, and so does not come out quite the same.)
 
     Args:
-        models: what the trainer is given; all of them get their own `forward` back.
+        make: called again, with other settings, for each beginning.
+        settings: what was asked for.
+        given: what the trainer is given, the model to train first; all of them get their own
+            `forward` back.
         on_step: called with (steps done, steps in all), for a progress bar.
 
     Returns:
         The trainer, for its history, and the trained model in evaluation mode.
+
+    Raises:
+        CourseError: not even one example at a time fits into memory.
     """
+    memory.free()  # what the stage before left
+    whole = settings.batch_size * settings.accumulation
+    restore = memory.remember(given[0], weights=settings.adapter == "full")
+
+    def begin(size: int) -> tuple[T, PreTrainedModel]:
+        restore()
+        fitted = replace(settings, batch_size=size, accumulation=whole // size)
+        return _train(make, fitted, given, on_step)
+
+    note = f", added up to steps of {whole} as before; the training begins again"
+    return memory.fitting(begin, settings.batch_size, whole=whole, note=note)
+
+
+def _train(
+    make: Callable[[str, S], T],
+    settings: S,
+    given: Sequence[PreTrainedModel],
+    on_step: Callable[[int, int], None] | None,
+) -> tuple[T, PreTrainedModel]:
     from transformers import PrinterCallback
 
     with ExitStack() as patches:
-        for model in models:
+        for model in given:
             patches.enter_context(own_forward(model))
         with TemporaryDirectory() as scratch:
-            trainer = make(scratch)
+            trainer = make(scratch, settings)
             trainer.remove_callback(PrinterCallback)  # the history is returned, not printed
             if on_step:
                 trainer.add_callback(_step_callback(on_step))
-            trainer.train()
+            scaled = trainer.args.fp16
+            with models.trainable_raised(trainer.model) if scaled else nullcontext():
+                trainer.train()
         unwrap = trainer.accelerator.unwrap_model
         return trainer, unwrap(trainer.model, keep_fp32_wrapper=False).eval()
 

@@ -313,16 +313,17 @@ def test_trl_computes_the_same_advantages(
     checker = rl.Checker(course, toy_cases(), share_of_e)
     settings = replace(TOY, batches=1, epochs=1)
     trainer, _ = run(
-        lambda scratch: rl.make_trainer(
+        lambda scratch, fitted: rl.make_trainer(
             course,
             model,
             tokenizer,
             toy_cases(),
             checker.for_trl([tokenizer.eos_token_id]),
-            settings,
+            fitted,
             method=method,
             out=scratch,
         ),
+        settings,
         model,
     )
     assert isinstance(trainer, RLOOTrainer if method == "rloo" else GRPOTrainer)
@@ -378,6 +379,39 @@ def test_a_small_run_learns(
     again = rl.train(short, method, settings, cases=toy_cases())[2]
     other = rl.train(short, method, settings, cases=toy_cases(), seed=1)[2]
     assert again == history != other
+
+
+@pytest.mark.slow
+def test_a_run_that_runs_out_of_memory_equals_one_with_smaller_batches(
+    course: Course, toy_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rl_training, "Checker", lambda c, cases: rl.Checker(c, cases, share_of_e))
+    short = replace(course, profile=replace(course.profile, max_new_tokens=8))
+    settings = replace(TOY, batches=2, responses=8, batch_size=4, learning_rate=2e-2)
+    room, make = [4], rl_training.make_trainer
+
+    def small(*args: Any, **options: Any) -> Any:
+        trainer = make(*args, **options)
+        step, done = trainer.training_step, []
+
+        def limited(*given: Any, **more: Any) -> Any:
+            done.append(1)
+            if len(done) > 2 and trainer.args.per_device_train_batch_size > room[0]:
+                raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB.")
+            return step(*given, **more)
+
+        trainer.training_step = limited
+        return trainer
+
+    monkeypatch.setattr(rl_training, "make_trainer", small)
+    smaller = replace(settings, batch_size=2, accumulation=2)
+    assert smaller.updates == settings.updates
+    expected, _, plain = rl.train(short, "rloo", smaller, cases=toy_cases())
+    room[0] = 2
+    model, _, history = rl.train(short, "rloo", settings, cases=toy_cases())
+    assert history == plain and len(history) == 2
+    for name, weight in model.state_dict().items():
+        assert torch.equal(weight, expected.state_dict()[name]), name
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -93,6 +94,8 @@ def test_the_small_size_sees_the_data_once(settings: Any) -> None:
 
 def test_a_failed_run_gives_the_model_its_own_forward_back(new_model: Callable[..., Any]) -> None:
     class Patches:
+        args = SimpleNamespace(fp16=False)
+
         def remove_callback(self, callback: Any) -> None:
             model.forward = lambda *args, **kwargs: None
 
@@ -101,6 +104,6 @@ def test_a_failed_run_gives_the_model_its_own_forward_back(new_model: Callable[.
 
     model = new_model()
     with pytest.raises(RuntimeError, match="stopped"):
-        trainers.run(lambda scratch: Patches(), model)  # type: ignore[type-var]
+        trainers.run(lambda *given: Patches(), trainers.TrainingSettings(), model)  # type: ignore[type-var]
     assert "forward" not in vars(model)
     assert model(torch.tensor([[1, 2]])).logits.shape == (1, 2, 320)

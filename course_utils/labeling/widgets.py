@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from course_utils import colab
 from course_utils.errors import CourseError
 from course_utils.labeling import render
 from course_utils.labeling.items import Answer, Pair
@@ -80,8 +81,23 @@ class _Labeler:
         import ipywidgets as widgets
 
         head = widgets.HBox([self.progress, self.counter])
+        if colab.on_colab():  # its disk is emptied when the session ends
+            head.children = [*head.children, self._download_button()]
         last = [_row(*self._help())] if self._shortcuts else []
         return [head, self.item, *self._button_rows(), self.inputs, *last, self.status]
+
+    def _download_button(self) -> widgets.Button:
+        import ipywidgets as widgets
+
+        button = widgets.Button(description="Download labels", layout={"width": "auto"})
+        button.on_click(lambda _: self._download())
+        return _classed(button, "download")
+
+    def _download(self) -> None:
+        try:
+            colab.download(self._session.log.path)
+        except Exception as error:  # the browser's no, as Colab passes it on
+            self._say(f"The labels could not be downloaded ({error}).", alarm=True)
 
     def _button_rows(self) -> list[widgets.Widget]:
         raise NotImplementedError

@@ -29,6 +29,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..errors import CourseError
 from ..generation import truncate_prompts
 from ..logprobs import kl_estimates, whiten
+from ..memory import fitting, in_batches
+from ..models import raise_trainable
 from .config import PPOConfig
 from .inputs import (
     check_counts,
@@ -105,6 +107,8 @@ class PPOTrainer:
             )
         self.ref_model = self._reference(model, ref_model)
         model.eval()  # switches dropout off, not gradients
+        if self.accelerator.mixed_precision == "fp16":
+            raise_trainable(model)
         self.optimizer = self.accelerator.prepare(optimizer or adam(model, self.config))
         self.model = self.accelerator.prepare(model)
         self.model.eval()
@@ -119,6 +123,9 @@ class PPOTrainer:
         self.temperature = c.temperature
         self.history: list[dict[str, Any]] = []
         self._kept: dict[tuple[tuple[int, ...], tuple[int, ...]], Kept] = {}
+        # How many responses go through the model at once; fewer once memory has run out.
+        self._piece = c.mini_batch_size
+        self._sampled_at_once: int | None = None  # all of them
         # Each process draws its own samples; all of them shuffle alike.
         self._sampler = torch.Generator(self.device).manual_seed(
             c.seed + 1_000_003 * self.accelerator.process_index
@@ -214,18 +221,25 @@ class PPOTrainer:
         if not queries or any(len(q) == 0 for q in queries):
             raise CourseError("A query is empty: every prompt needs at least one token.")
         results: list[Kept] = []
-        size = batch_size or len(queries)
-        for start in range(0, len(queries), size):
+
+        def collect(which: slice) -> None:
             with self.accelerator.autocast():
-                results += sample(
-                    self.policy,
-                    queries[start : start + size],
-                    max_new_tokens=max_new_tokens,
-                    temperature=self.temperature,
-                    eos_id=self.tokenizer.eos_token_id,
-                    pad_id=self.tokenizer.pad_token_id,
-                    generator=self._sampler,
+                results.extend(
+                    sample(
+                        self.policy,
+                        queries[which],
+                        max_new_tokens=max_new_tokens,
+                        temperature=self.temperature,
+                        eos_id=self.tokenizer.eos_token_id,
+                        pad_id=self.tokenizer.pad_token_id,
+                        generator=self._sampler,
+                    )
                 )
+
+        size = batch_size or self._sampled_at_once or len(queries)
+        fitted = in_batches(collect, len(queries), size)
+        if fitted < size:
+            self._sampled_at_once = fitted
         if self._exact:
             for query, kept in zip(queries, results, strict=True):
                 self._kept[_key(query, kept.tokens)] = kept
@@ -308,15 +322,19 @@ class PPOTrainer:
             for i, k in enumerate(kept):
                 batch.logprobs[i, : len(k.tokens)] = k.logprobs
                 batch.values[i, : len(k.tokens)] = k.values
+        by_length = batch.attention_mask.sum(1).argsort()
+
+        def fill(which: slice) -> None:
+            rows = by_length[which]
+            part = trim(batch, rows)
+            where = (rows[:, None], torch.arange(part.response_mask.shape[1])[None])
+            batch.ref_logprobs[where] = self.reference_logprobs(part)
+            if not known:
+                logprobs, values = policy_outputs(self.policy, part, self.temperature)
+                batch.logprobs[where], batch.values[where] = logprobs, values
+
         with self.accelerator.autocast():
-            by_length = batch.attention_mask.sum(1).argsort()
-            for rows in by_length.split(self.config.mini_batch_size):
-                part = trim(batch, rows)
-                where = (rows[:, None], torch.arange(part.response_mask.shape[1])[None])
-                batch.ref_logprobs[where] = self.reference_logprobs(part)
-                if not known:
-                    logprobs, values = policy_outputs(self.policy, part, self.temperature)
-                    batch.logprobs[where], batch.values[where] = logprobs, values
+            self._piece = in_batches(fill, size, self._piece)
         return batch
 
     def reference_logprobs(self, batch: Experience) -> torch.Tensor:
@@ -371,17 +389,40 @@ class PPOTrainer:
     ) -> torch.Tensor:
         """One optimiser step over `rows`; (policy loss, value loss, clipfrac, approx KL)."""
         c = self.config
+
+        def add_up(size: int) -> tuple[int, torch.Tensor]:
+            self.optimizer.zero_grad()  # of a try that ran out of memory
+            return size, self._gradients(batch, advantages, returns, rows, first, size)
+
+        self._piece, total = fitting(add_up, self._piece)
+        if c.max_grad_norm is not None:
+            self.accelerator.clip_grad_norm_(self.model.parameters(), c.max_grad_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return self._add_up(total)
+
+    def _gradients(
+        self,
+        batch: Experience,
+        advantages: torch.Tensor,
+        returns: torch.Tensor,
+        rows: torch.Tensor,
+        first: bool,
+        size: int,
+    ) -> torch.Tensor:
+        """Leave the gradients of `rows`, computed `size` at a time; the sums of `_update`."""
+        c = self.config
         # Every kept token of this step weighs the same, wherever it is computed.
         tokens = self._add_up(batch.response_mask[rows].sum())
         # Rows of like length share a piece, so that little padding is computed. The sum, and with
         # it the update, is the same in any order.
-        pieces = rows[batch.attention_mask[rows].sum(1).argsort()].split(c.mini_batch_size)
+        pieces = rows[batch.attention_mask[rows].sum(1).argsort()].split(size)
         total = torch.zeros(4, device=self.device)
         for i, piece in enumerate(pieces):
             part = trim(batch, piece)
             length = part.response_mask.shape[1]
             last = i == len(pieces) - 1
-            with self._sync_only(last), self.accelerator.autocast():
+            with self._sync_only(last), self.policy.recomputing(), self.accelerator.autocast():
                 logprobs, values = policy_outputs(self.model, part, self.temperature)
                 if first:
                     self._check_ratio(logprobs, part)
@@ -405,11 +446,7 @@ class PPOTrainer:
                 loss = (p_loss + c.vf_coef * v_loss) * self.accelerator.num_processes
                 self.accelerator.backward(loss)
             total += torch.stack([p_loss, v_loss, *metrics.values()]).detach()
-        if c.max_grad_norm is not None:
-            self.accelerator.clip_grad_norm_(self.model.parameters(), c.max_grad_norm)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        return self._add_up(total)
+        return total
 
     def _sync_only(self, last: bool) -> Any:
         """Exchange gradients between processes with the last piece only."""

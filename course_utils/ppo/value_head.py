@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from ..errors import CourseError
 
@@ -131,8 +132,29 @@ class AutoModelForCausalLMWithValueHead(nn.Module):
         return self.pretrained_model.generate(*args, **kwargs)
 
     def gradient_checkpointing_enable(self, **kwargs: Any) -> None:
-        """Recompute activations in the backward pass to save memory."""
-        self.pretrained_model.gradient_checkpointing_enable(**kwargs)
+        """Recompute activations in the backward pass to save memory, see `recomputing`."""
+        self.pretrained_model.activation_checkpointing_enable(**kwargs)
+
+    @contextmanager
+    def recomputing(self) -> Iterator[None]:
+        """Where checkpointing is on, it works in this `with` block, with dropout still off.
+
+        `transformers` checkpoints only layers in training mode, and those cannot sample with a
+        cache. So the layers' own flags are set for a while, and not those of what is in them.
+        """
+        layers = [
+            module
+            for module in self.modules()
+            if isinstance(module, GradientCheckpointingLayer) and module.gradient_checkpointing
+        ]
+        before = [layer.training for layer in layers]
+        for layer in layers:
+            layer.training = True
+        try:
+            yield
+        finally:
+            for layer, training in zip(layers, before, strict=True):
+                layer.training = training
 
     @contextmanager
     def without_adapter(self) -> Iterator[PreTrainedModel]:

@@ -195,18 +195,20 @@ def train(
             label, or a reference with another tokenizer.
     """
     settings = settings or PreferenceSettings.of(course, method)
+    rows = list(rows)  # read again where memory runs out
     trainer, trained = run(
-        lambda scratch: make_trainer(
+        lambda scratch, fitted: make_trainer(
             course,
             model,
             tokenizer,
             rows,
-            settings,
+            fitted,
             method=method,
             reference=reference,
             out=scratch,
             seed=seed,
         ),
+        settings,
         model,
         *(reference or ())[:1],
         on_step=on_step,

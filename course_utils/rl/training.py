@@ -49,7 +49,7 @@ class RLSettings(TrainingSettings):
         responses: how many at a time, over all prompts.
         group: responses to one prompt; PPO samples one to each.
         epochs: how often each batch of responses is gone through.
-        batch_size: responses per optimiser step.
+        batch_size: responses per optimiser step, times `accumulation`.
         beta: price of the KL from the reference, see `BETAS`.
         cliprange: of the probability ratio.
     """
@@ -85,7 +85,7 @@ class RLSettings(TrainingSettings):
     @property
     def updates(self) -> int:
         """Optimiser steps per batch of responses."""
-        return self.epochs * (self.responses // self.batch_size)
+        return self.epochs * (self.responses // (self.batch_size * self.accumulation))
 
     def check(self) -> None:
         """Raise a CourseError that names the first setting that cannot work."""
@@ -94,10 +94,11 @@ class RLSettings(TrainingSettings):
                 f"group is {self.group}: a response is compared with others to the same prompt, so "
                 "give at least 2."
             )
-        if self.responses % self.group or self.responses % self.batch_size:
+        step = self.batch_size * self.accumulation
+        if self.responses % self.group or self.responses % step:
             raise CourseError(
                 f"responses is {self.responses}: it must be a multiple of group ({self.group}) and "
-                f"of batch_size ({self.batch_size})."
+                f"of batch_size x accumulation ({step})."
             )
         if self.batches < 1 or self.beta < 0:
             raise CourseError(
@@ -237,23 +238,24 @@ def _train_grouped(
 ) -> tuple[Any, Any, History]:
     model, tokenizer = models.load_merged(runs.ensure("sft", course, course.seed), course)
     reward = checker.for_trl([tokenizer.eos_token_id])
+
+    def make(scratch: str, fitted: RLSettings) -> Trainer:
+        checker.batches.clear()  # of a beginning that ran out of memory
+        return make_trainer(
+            course,
+            model,
+            tokenizer,
+            list(checker.cases.values()),
+            reward,
+            fitted,
+            method=method,
+            out=scratch,
+            seed=seed,
+        )
+
     with warnings.catch_warnings():  # TRL asks for an old name, which concerns nobody here
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")
-        trainer, trained = run(
-            lambda scratch: make_trainer(
-                course,
-                model,
-                tokenizer,
-                list(checker.cases.values()),
-                reward,
-                settings,
-                method=method,
-                out=scratch,
-                seed=seed,
-            ),
-            model,
-            on_step=on_step,
-        )
+        trainer, trained = run(make, settings, model, on_step=on_step)
     rows = [row for row in trainer.state.log_history if "completions/mean_length" in row]
     lengths = [row["completions/mean_length"] for row in rows]
     # TRL's is per token.
@@ -276,7 +278,7 @@ def ppo_config(course: Course, settings: RLSettings, seed: int = 0) -> PPOConfig
         learning_rate=settings.learning_rate,
         batch_size=settings.responses,
         mini_batch_size=pieces,
-        gradient_accumulation_steps=settings.batch_size // pieces,
+        gradient_accumulation_steps=settings.batch_size * settings.accumulation // pieces,
         ppo_epochs=settings.epochs,
         init_kl_coef=settings.beta,
         cliprange=settings.cliprange,
