@@ -243,7 +243,7 @@ _ = plotting.learning_curve(
 from course_utils import evaluation, report_metric
 
 tuned, _ = models.load(folder, course)
-prompts = data.load_prompts(course, "test" if course.profile.name == "tiny" else "validation")
+prompts = data.load_prompts(course, "test")
 prompts = prompts[: course.pick(full=len(prompts), small=24)]
 before = evaluation.evaluate(course, model, tokenizer, prompts)
 after = evaluation.evaluate(course, tuned, tokenizer, prompts)

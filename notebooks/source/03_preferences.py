@@ -84,7 +84,7 @@ print(report)
 from course_utils import generation, models, plotting, runs
 
 model, tokenizer = models.load_merged(runs.ensure("sft", course), course)
-cases = data.load_prompts(course, "rl" if world else "validation")
+cases = data.practice_prompts(course)
 cases = cases[: course.pick(full=200, small=24)]
 prompts = [data.prompt_of(case) for case in cases]
 first, second = (

@@ -366,7 +366,7 @@ from course_utils import evaluation, models, report_metric
 
 sft, _ = models.load(runs.ensure("sft", course), course)
 tuned, _ = models.load(folder, course)
-test = data.load_prompts(course, "test" if course.profile.name == "tiny" else "validation")
+test = data.load_prompts(course, "test")
 test = test[: course.pick(full=len(test), small=24)]
 before = evaluation.evaluate(course, sft, tokenizer, test)
 after = evaluation.evaluate(course, tuned, tokenizer, test)

@@ -369,7 +369,7 @@ for side, before, after in zip(("chosen", "rejected"), ref_sums, sums):
 # The same prompts, which neither was trained on, and the same sampling.
 
 # %%
-test = data.load_prompts(course, "test" if tiny else "validation")
+test = data.load_prompts(course, "test")
 test = test[: course.pick(full=len(test), small=24)]
 before = evaluation.evaluate(course, sft, tokenizer, test)
 after = evaluation.evaluate(course, tuned, tokenizer, test)

@@ -152,7 +152,7 @@ from course_utils import data
 from course_utils.constitution import measure, training
 
 red = data.load_prompts(course, "red_team")[: course.pick(full=40, small=8)]
-plain = data.load_prompts(course, "test" if world else "validation")
+plain = data.load_prompts(course, "test")
 plain = plain[: course.pick(full=60, small=8)]
 cases = [*red, *plain]
 first = training.first_responses(course, sft, tokenizer, cases, seed=course.seed)

@@ -518,7 +518,7 @@ print("AI less people:", evaluation.paired_difference(*scored.values()))
 # %%
 from course_utils import models
 
-prompts_of_test = data.load_prompts(course, "test" if tiny else "validation")
+prompts_of_test = data.load_prompts(course, "test")
 prompts_of_test = prompts_of_test[: course.pick(full=150, small=16)]
 answers = {}
 for name, stage in (("SFT", "sft"), ("DPO, people", "dpo"), ("DPO, AI labels", "rlaif")):

@@ -203,7 +203,7 @@ for name, scores in people_gold.items():
 # %%
 from tqdm.auto import tqdm
 
-test = data.load_prompts(course, "test" if tiny else "validation")
+test = data.load_prompts(course, "test")
 test = test[: course.pick(full=150 if tiny else len(test), small=16)]
 rounds = course.pick(full=3, small=1)
 count = course.pick(full=spin.EXAMPLES, small=24)

@@ -10,7 +10,6 @@
 from course_utils import setup
 
 course = setup("11_comparing_methods")
-world = course.profile.instructions == "world"
 
 # %% [markdown]
 # ## The board
@@ -586,8 +585,7 @@ def likes_length(messages, parameters) -> str:
     return json.dumps({"why": "It says more.", "winner": winner})
 
 
-split = "test" if world else "validation"
-cases = data.load_prompts(course, split)[: course.pick(full=100, small=24)]
+cases = data.load_prompts(course, "test")[: course.pick(full=100, small=24)]
 prompts = [data.prompt_of(case) for case in cases]
 ours, theirs = plainly.respond(prompts, 1), plainly.respond(prompts, 2)
 every_second = [

@@ -383,7 +383,7 @@ from tqdm.auto import tqdm
 
 from course_utils import data
 
-tests = data.load_prompts(course, "test" if world else "validation")
+tests = data.load_prompts(course, "test")
 tests = tests[: course.pick(full=len(tests), small=16)]
 before = evaluation.evaluate(course, model, tokenizer, tests)
 settings = rounds.round_settings(course, rows)

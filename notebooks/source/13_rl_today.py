@@ -270,7 +270,7 @@ for row in history[:: max(1, len(history) // 6)]:
 from course_utils import evaluation
 
 tuned, _ = models.load(folder, course)
-test = data.load_prompts(course, "test" if tiny else "validation")
+test = data.load_prompts(course, "test")
 test = test[: course.pick(full=len(test), small=16)]
 before_run, after_run = (
     evaluation.evaluate(course, model, tokenizer, test) for model in (sft, tuned)
