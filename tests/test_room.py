@@ -24,7 +24,7 @@ ONE = "Out of memory with a single example at a time: choose a shorter max_lengt
 
 
 def out_of_memory() -> RuntimeError:
-    return torch.cuda.OutOfMemoryError("CUDA out of room. Tried to allocate 2.00 GiB.")
+    return torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
 
 @contextmanager
