@@ -89,7 +89,7 @@ def generate(
     """
     import torch
 
-    from .memory import in_batches
+    from .room import in_batches
 
     if not prompts:
         return []

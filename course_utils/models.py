@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import CourseError
 from .paths import data_dir
+from .profiles import hub_problem
 
 if TYPE_CHECKING:
     import torch
@@ -40,7 +42,8 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
     """The tokenizer at `path`, padding on the left (generation needs it), with a pad token."""
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(path)
+    with _named(path):
+        tokenizer = AutoTokenizer.from_pretrained(path)
     tokenizer.padding_side = "left"
     if tokenizer.pad_token is None:
         # Models such as Llama-2 ship none. Masks, not token ids, decide what counts here, so
@@ -63,10 +66,42 @@ def load_model(path: str | Path, course: Course) -> PreTrainedModel:
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=course.torch_dtype,
         )
-    model = AutoModelForCausalLM.from_pretrained(path, **options)
-    if not course.profile.load_in_4bit:  # bitsandbytes has placed it already
-        model = model.to(course.device)
+    with _named(path):
+        model = AutoModelForCausalLM.from_pretrained(path, **options)
+        if not course.profile.load_in_4bit:  # bitsandbytes has placed it already
+            model = model.to(course.device)
     return model.eval()
+
+
+@contextmanager
+def _named(path: str | Path) -> Iterator[None]:
+    """Turns what can be wrong with a model that somebody named into one sentence.
+
+    Raises:
+        CourseError: no such folder, the hub does not give it, or it does not fit into memory.
+    """
+    from accelerate.utils.memory import should_reduce_batch_size
+
+    try:
+        yield
+    except OSError as error:  # what transformers makes of everything that concerns the hub
+        if Path(path).exists():
+            raise
+        raise CourseError(_why_not(str(path))) from error
+    except RuntimeError as error:
+        if not should_reduce_batch_size(error):
+            raise
+        raise CourseError(
+            f"The model {Path(path).name} does not fit into the memory that is free: restart the "
+            "kernel, which frees what other models hold, or choose a smaller model or profile."
+        ) from None
+
+
+def _why_not(name: str) -> str:
+    """Why there is no model by this name here."""
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
+        return f"There is no model folder {name}: check the path."
+    return hub_problem(name) or f"{name} on the hub holds no model of this kind: name another."
 
 
 def load_base(course: Course) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

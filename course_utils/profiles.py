@@ -331,6 +331,8 @@ def is_cached(name: str, kind: str = "model") -> bool:
 
 def hub_problem(name: str, kind: str = "model", timeout: float = HUB_TIMEOUT) -> str | None:
     """Why ``name`` cannot be downloaded now, in one sentence; None when it can."""
+    from huggingface_hub import HfApi  # noqa: F401  # or its import counts as the hub's silence
+
     answer: list[str | None] = []
     # A thread, because looking up a host name has no timeout of its own.
     worker = threading.Thread(

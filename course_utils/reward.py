@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import data, models
 from .errors import CourseError
-from .memory import in_batches
+from .room import in_batches
 from .trainers import History, TrainingSettings, common_arguments, profile_settings, run
 from .world.preferences import majority_probability
 

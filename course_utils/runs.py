@@ -23,7 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import memory
+from . import room
 from .errors import CourseError, unknown_name
 from .models import TINY_BASE
 from .paths import data_dir, runs_dir
@@ -164,7 +164,7 @@ def _train_into(stage: Stage, course: Course, seed: int, folder: Path) -> None:
     try:
         with _bar(stage.name) as progress:
             stage.train(course, scratch, seed, progress)
-        memory.free()
+        room.free()
         seconds = time.time() - began
         _write_manifest(
             scratch,

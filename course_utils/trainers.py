@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from . import memory, models
+from . import models, room
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, Trainer, TrainerCallback
@@ -128,9 +128,9 @@ def run(
     Raises:
         CourseError: not even one example at a time fits into memory.
     """
-    memory.free()  # what the stage before left
+    room.free()  # what the stage before left
     whole = settings.batch_size * settings.accumulation
-    restore = memory.remember(given[0], weights=settings.adapter == "full")
+    restore = room.remember(given[0], weights=settings.adapter == "full" and room.alone())
 
     def begin(size: int) -> tuple[T, PreTrainedModel]:
         restore()
@@ -138,7 +138,7 @@ def run(
         return _train(make, fitted, given, on_step)
 
     note = f", added up to steps of {whole} as before; the training begins again"
-    return memory.fitting(begin, settings.batch_size, whole=whole, note=note)
+    return room.fitting(begin, settings.batch_size, whole=whole, note=note)
 
 
 def _train(

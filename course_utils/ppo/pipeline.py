@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from .. import data, memory, models, reward, runs
+from .. import data, models, reward, room, runs
 from ..evaluation import Evaluation, evaluate
 from ..world.cases import Case
 from .config import PPOConfig
@@ -39,7 +39,7 @@ def make_trainer(course: Course, config: PPOConfig, steps: int) -> PPOTrainer:
     Late in a run the policy is nearly as good as it gets, and what remains of each update is
     mostly noise: a small rate stops it from adding up to KL.
     """
-    memory.free()  # what the stage before left
+    room.free()  # what the stage before left
     policy, tokenizer = new_policy(course)
     if course.profile.gradient_checkpointing:
         policy.gradient_checkpointing_enable()

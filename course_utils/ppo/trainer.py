@@ -29,8 +29,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..errors import CourseError
 from ..generation import truncate_prompts
 from ..logprobs import kl_estimates, whiten
-from ..memory import fitting, in_batches
 from ..models import raise_trainable
+from ..room import fitting, in_batches
 from .config import PPOConfig
 from .inputs import (
     check_counts,

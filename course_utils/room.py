@@ -28,6 +28,13 @@ def free() -> None:
     release_memory()
 
 
+def alone() -> bool:
+    """Whether no other process trains with this one."""
+    from torch import distributed
+
+    return not (distributed.is_available() and distributed.is_initialized())
+
+
 def fitting(work: Callable[[int], T], size: int, *, whole: int | None = None, note: str = "") -> T:
     """`work(size)`; whenever memory runs out, the same again with at most half the size.
 
@@ -77,9 +84,7 @@ def _piece(work: Callable[[slice], None], start: int, size: int) -> int:
 
 def _smaller(size: int, whole: int | None, note: str) -> int:
     """Half of `size`, or the largest divisor of `whole` up to there; says so."""
-    from torch import distributed
-
-    if distributed.is_available() and distributed.is_initialized():
+    if not alone():
         raise CourseError(
             f"Out of memory with {size} examples at a time in one of several processes: begin "
             "again with a smaller batch_size and more accumulation."

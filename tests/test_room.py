@@ -13,7 +13,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from course_utils import generation, memory, reward, sft, trainers  # noqa: E402
+from course_utils import generation, reward, room, sft, trainers  # noqa: E402
 from course_utils._setup import Course  # noqa: E402
 from course_utils.errors import CourseError  # noqa: E402
 
@@ -68,16 +68,16 @@ def test_sizes_are_halved_and_divide_the_whole(capsys: pytest.CaptureFixture[str
             raise out_of_memory()
         return f"done with {size}"
 
-    assert memory.fitting(work, 16, note=" now") == "done with 2"
+    assert room.fitting(work, 16, note=" now") == "done with 2"
     assert tried == [16, 8, 4, 2]
     said = capsys.readouterr().out.splitlines()
     assert said[0] == "Out of memory with 16 examples at a time: going on with 8 now."
     assert len(said) == 3
     tried.clear()
-    memory.fitting(work, 15, whole=15)
+    room.fitting(work, 15, whole=15)
     assert tried == [15, 5, 1], "every size divides 15"
     tried.clear()
-    memory.fitting(work, 6, whole=24)
+    room.fitting(work, 6, whole=24)
     assert tried == [6, 3, 1]
 
 
@@ -86,7 +86,7 @@ def test_one_example_that_does_not_fit_is_one_sentence() -> None:
         raise out_of_memory()
 
     with pytest.raises(CourseError, match=ONE) as caught:
-        memory.fitting(work, 4)
+        room.fitting(work, 4)
     assert str(caught.value).count(".") == 1
     assert caught.value.__context__ is None, "its traceback would keep the memory"
 
@@ -99,7 +99,7 @@ def test_other_errors_pass_as_they_are() -> None:
         raise RuntimeError("shapes differ")
 
     with pytest.raises(RuntimeError, match="shapes differ"):
-        memory.fitting(work, 4)
+        room.fitting(work, 4)
     assert tried == [4]
 
 
@@ -109,7 +109,7 @@ def test_one_of_several_processes_does_not_decide_alone(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     with pytest.raises(CourseError, match=r"several processes.*smaller batch_size"):
-        memory.fitting(work, 4)
+        room.fitting(work, 4)
 
 
 def test_what_the_failed_try_held_is_free_before_the_next_begins() -> None:
@@ -127,7 +127,7 @@ def test_what_the_failed_try_held_is_free_before_the_next_begins() -> None:
 
     gc.disable()  # only what the module itself collects counts
     try:
-        assert memory.fitting(work, 2)
+        assert room.fitting(work, 2)
     finally:
         gc.enable()
 
@@ -140,10 +140,10 @@ def test_slices_cover_everything_and_stay_small_once_memory_ran_out() -> None:
             raise out_of_memory()
         done.append((which.start, which.stop))
 
-    assert memory.in_batches(work, 11, 4) == 2
+    assert room.in_batches(work, 11, 4) == 2
     assert done == [(0, 4), (4, 6), (6, 8), (8, 10), (10, 11)]
-    assert memory.in_batches(lambda which: None, 3, 8) == 8, "a short end is no shortage"
-    assert memory.in_batches(lambda which: None, 0, 8) == 8
+    assert room.in_batches(lambda which: None, 3, 8) == 8, "a short end is no shortage"
+    assert room.in_batches(lambda which: None, 0, 8) == 8
 
 
 # Training
@@ -163,23 +163,23 @@ def test_a_training_that_runs_out_equals_one_with_smaller_batches(
         epochs=2, learning_rate=1e-2, batch_size=4, max_length=128, adapter=adapter, lora_rank=4
     )
 
-    def train(settings: sft.SFTSettings, room: int, after: int = 0) -> tuple[Any, Any, list[int]]:
+    def train(settings: sft.SFTSettings, fits: int, after: int = 0) -> tuple[Any, Any, list[int]]:
         torch.manual_seed(5)  # an adapter's first weights are drawn
         model = new_model()
-        with room_for(model, room, after) as seen:
+        with room_for(model, fits, after) as seen:
             trained, history = sft.train(course, model, tokenizer, sft_rows(), settings)
         return trained.state_dict(), history, seen
 
     # Two steps are done, and have changed the weights, when memory runs out.
-    weights, history, seen = train(asked, room=2, after=2)
+    weights, history, seen = train(asked, fits=2, after=2)
     assert seen[:4] == [4, 4, 4, 2] and set(seen[3:]) == {2}
     assert "going on with 2, added up to steps of 4 as before" in capsys.readouterr().out
-    expected, plain, _ = train(replace(asked, batch_size=2, accumulation=2), room=99)
+    expected, plain, _ = train(replace(asked, batch_size=2, accumulation=2), fits=99)
     assert weights.keys() == expected.keys()
     for name, value in weights.items():
         assert torch.equal(value, expected[name]), name
     assert history == plain
-    at_once, _, seen = train(asked, room=99)
+    at_once, _, seen = train(asked, fits=99)
     assert set(seen) == {4}
     moved = max((at_once[n] - v).abs().max() for n, v in new_weights(new_model, at_once).items())
     off = max((at_once[name] - value).abs().max() for name, value in weights.items())
@@ -215,7 +215,7 @@ def test_a_model_is_put_back_as_it_was(adapter: str, new_model: Callable[..., An
     model.get_input_embeddings().weight.requires_grad_(False)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     learns = {name: p.requires_grad for name, p in model.named_parameters()}
-    restore = memory.remember(model, weights=adapter == "full")
+    restore = room.remember(model, weights=adapter == "full")
     drawn = torch.rand(())
     if adapter == "lora":
         get_peft_model(model, lora_config(4))
@@ -310,20 +310,20 @@ def test_a_ppo_step_is_the_same_in_smaller_pieces(
     answers = [torch.tensor([5 + i, 9, 4][: 1 + i % 3]) for i in range(8)]
     scores = [float(i % 3) for i in range(8)]
 
-    def step(room: int) -> tuple[dict[str, Any], list[int], dict[str, float]]:
+    def step(fits: int) -> tuple[dict[str, Any], list[int], dict[str, float]]:
         torch.manual_seed(3)
         config = PPOConfig(**{**SETTINGS, "batch_size": 8, "mini_batch_size": 8, "vf_coef": 1.0})
         lora = models.lora_config(4) if adapter == "lora" else None
         policy = AutoModelForCausalLMWithValueHead.from_pretrained(new_model(), peft_config=lora)
         trainer = PPOTrainer(config, policy, None, tokenizer)
         trainer.step(prompts, answers, scores)
-        with room_for(policy.pretrained_model, room) as seen:
+        with room_for(policy.pretrained_model, fits) as seen:
             stats = trainer.step(prompts, answers, scores)
         return policy.state_dict(), seen, stats
 
-    weights, seen, stats = step(room=3)
+    weights, seen, stats = step(fits=3)
     assert max(seen[1:]) <= 4 and seen[-1] == 2, "8 and 4 do not fit, and the size is kept"
-    expected, plain, at_once = step(room=99)
+    expected, plain, at_once = step(fits=99)
     assert set(plain) == {8}
     assert stats == pytest.approx(at_once, abs=1e-4)
     for name, value in weights.items():
