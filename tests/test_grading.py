@@ -385,14 +385,14 @@ def test_a_hostile_submission_delays_the_others_by_no_more_than_its_time(
     nb = answer(released(source), **dict.fromkeys(("double", "masked_mean", "total"), DEAF))
     nb.cells += [nbformat.v4.new_code_cell(DEAF, id=f"deaf-{i}") for i in range(20)]
     good = answer(released(source), **RIGHT)
-    limit, took = 30.0, []
+    limit, took = 40.0, []
     for name, hostile in (("alone", False), ("beside", True)):
         # also a name that the grader might use for itself
         write(tmp_path / name / "in" / "solution" / "03_sums.ipynb", good)
         if hostile:  # it comes first in the alphabet, and so in the queue
             write(tmp_path / name / "in" / "a hostile one" / "03_sums.ipynb", nb)
         began = time.monotonic()
-        assert grade(tmp_path / name, source, "--timeout", str(limit), "--cell-timeout", "10") == 0
+        assert grade(tmp_path / name, source, "--timeout", str(limit), "--cell-timeout", "20") == 0
         took.append(time.monotonic() - began)
     assert took[1] - took[0] < limit + took[0]  # beside its time, it has to be started and ended
     points = {row["student"]: row["points"] for row in rows(tmp_path / "beside", "grades-summary")}
@@ -400,7 +400,7 @@ def test_a_hostile_submission_delays_the_others_by_no_more_than_its_time(
     found = [row for row in rows(tmp_path / "beside") if row["student"] == "a hostile one"]
     assert "the time for the whole submission had run out" in str(found)
     capsys.readouterr()
-    again = ("--timeout", str(limit), "--cell-timeout", "10")
+    again = ("--timeout", str(limit), "--cell-timeout", "20")
     assert grade(tmp_path / "beside", source, *again) == 0
     assert "2 of 2 submissions were graded before and are kept" in capsys.readouterr().out
 
