@@ -31,7 +31,7 @@ from course_utils.errors import CourseError
 from course_utils.grading import merge, report
 from course_utils.grading.assignments import Assignment, own_assignments
 from course_utils.grading.collect import collect, safe_id
-from course_utils.grading.execute import settle
+from course_utils.grading.execute import settle, tidy
 from course_utils.grading.sandbox import allowed_environment
 from course_utils.grading.session import Entry, Options, sort_out
 from course_utils.paths import PACKAGE
@@ -287,6 +287,23 @@ def test_a_test_cell_shows_one_grade_or_an_error(shown: list[str], grade: str | 
     assert kinds == ["stream", "execute_result" if grade else "error"]
     if grade:
         assert test.outputs[1].data["text/plain"] == grade
+
+
+@pytest.mark.parametrize(
+    ("kind", "content", "kept"),
+    [("stream", {"name": "stdout", "text": "x"}, True),
+     ("stream", {"name": "stdout", "text": 3}, False),
+     ("stream", {"name": "elsewhere", "text": "x"}, False),
+     ("display_data", {"data": {"text/plain": "x", "text/html": 3}, "metadata": {"a": 1}}, True),
+     ("display_data", {"data": {"text/html": ["x"], "image/png": None}, "metadata": {}}, False),
+     ("execute_result", {"data": "2.0", "metadata": {}}, False)],
+)  # fmt: skip
+def test_of_an_output_is_kept_what_a_page_can_show(
+    kind: str, content: dict[str, Any], kept: bool
+) -> None:
+    assert tidy(kind, content) is kept
+    if kind == "display_data" and kept:
+        assert content == {"data": {"text/plain": "x"}, "metadata": {}}
 
 
 def test_only_named_variables_reach_a_submission(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -181,7 +181,7 @@ KINDS = {
     "odd outputs": Kind(solved(double=body(ODD.strip())), {}),
     "empty lines": Kind(lambda nb: insert(solved()(nb), "setup", "\n" * 499_000 + "x = 1"), {}),
     "many magics": Kind(
-        lambda nb: insert(solved()(nb), "setup", 'check("double")\n' + "%pwd\n" * 600), {}
+        lambda nb: insert(solved()(nb), "setup", 'check("double")\n' + "%pwd\n" * 510), {}
     ),
     "secrets": Kind(solved(double=body(ENVIRONMENTS.strip())), {}),
     "network": Kind(solved(double=body(NETWORK.strip())), {}),

@@ -227,7 +227,7 @@ class Execute(NbGraderExecute):
     def process_message(self, msg: dict[str, Any], cell: NotebookNode, cell_index: int) -> Any:
         """Keep what a page can show; widgets are not needed for grading."""
         kind, content = msg["msg_type"], msg["content"]
-        if kind.startswith("comm") or kind == "update_display_data":
+        if kind.startswith("comm") or kind == "update_display_data" or not tidy(kind, content):
             return None
         if kind == "error":
             content["evalue"] = cut(str(content["evalue"]), RESULT_BYTES)
@@ -285,6 +285,19 @@ def settle(cell: NotebookNode) -> bool:
         return False
     cell.outputs = [out for out in cell.outputs if out.output_type != "execute_result"]
     cell.outputs.append(error_output("no grade"))
+    return True
+
+
+def tidy(kind: str, content: dict[str, Any]) -> bool:
+    """Leave in an output what a notebook may hold and a page can show; False if that is nothing."""
+    if kind == "stream":
+        return content.get("name") in ("stdout", "stderr") and isinstance(content.get("text"), str)
+    if kind in ("display_data", "execute_result"):
+        data = content.get("data")
+        found = data.items() if isinstance(data, dict) else ()
+        content["data"] = {mime: value for mime, value in found if isinstance(value, str)}
+        content["metadata"] = {}
+        return bool(content["data"])
     return True
 
 
