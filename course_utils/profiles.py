@@ -34,7 +34,8 @@ class Profile:
         dtype: ``"float32"`` always, or ``"auto"``: what the device is good at, see ``setup``.
         device: ``"cpu"`` always, or ``"auto"``: CUDA, else Apple's MPS, else the CPU.
         threads: at most so many torch threads; None means one per physical core.
-        instructions: where instruction data comes from: ``"world"``, ``"english"`` or a hub id.
+        instructions: where instruction data comes from: ``"world"``, ``"english"``, the path of
+            a file or folder, or a hub id.
         preferences: the same for preference pairs.
         max_examples: rows taken from a data set; None takes all.
         max_length: prompt and response together.

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 from .errors import CourseError, unknown_name
 from .models import TINY_BASE
 from .paths import data_dir, runs_dir
+from .readers import fingerprint
 
 if TYPE_CHECKING:
     from ._setup import Course
@@ -226,10 +227,12 @@ def base_fingerprint(course: Course) -> str:
 
 
 def data_fingerprint(course: Course) -> str:
-    """Which instruction data: the hash of the shipped file, or the hub id."""
+    """Which instruction data: the hash of the shipped or given file, or the hub id."""
     names = {"world": "world/instructions_train.jsonl", "english": "english/instructions.jsonl"}
     source = course.profile.instructions
-    return file_hash(data_dir() / names[source])[:16] if source in names else source
+    if source in names:
+        return file_hash(data_dir() / names[source])[:16]
+    return fingerprint(source)
 
 
 def _train_sft(course: Course, out: Path, seed: int, progress: Progress) -> None:
@@ -263,10 +266,12 @@ def _own_labels(course: Course, labels: str) -> OwnLabels | None:
 
 
 def preference_fingerprint(course: Course) -> str:
-    """Which preference pairs: the hash of the shipped file, or the hub id."""
+    """Which preference pairs: the hash of the shipped or given file, or the hub id."""
     source = course.profile.preferences
     path = data_dir() / "world" / "preferences_train.jsonl"
-    return file_hash(path)[:16] if source == "world" else source
+    if source == "world":
+        return file_hash(path)[:16]
+    return source if source == "english" else fingerprint(source)
 
 
 def _train_reward(course: Course, out: Path, seed: int, progress: Progress, labels: str) -> None:
