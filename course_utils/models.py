@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import CourseError
 from .paths import data_dir
+from .processes import is_main, is_sharded
+from .profiles import LAPTOP
 
 if TYPE_CHECKING:
     import torch
@@ -15,6 +18,7 @@ if TYPE_CHECKING:
     from ._setup import Course
 
 TINY_BASE = "tiny_base"  # folder under data/
+START = "start.txt"  # beside an adapter: the run it belongs onto
 
 
 def base_path(course: Course) -> str:
@@ -27,7 +31,7 @@ def base_path(course: Course) -> str:
                 "or train it with `python -m course_utils pretrain`."
             )
         return str(folder)
-    if course.profile.name == "laptop":
+    if course.profile.base_model == LAPTOP.base_model:
         from .smollm import ensure_smollm
 
         return str(ensure_smollm())
@@ -40,6 +44,11 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
 
     tokenizer = AutoTokenizer.from_pretrained(path)
     tokenizer.padding_side = "left"
+    if tokenizer.eos_token is None:
+        raise CourseError(
+            f"The tokenizer of {Path(path).name} has no EOS token, which every response must end "
+            "with: set eos_token in its tokenizer_config.json, or choose another model."
+        )
     if tokenizer.pad_token is None:
         # Models such as Llama-2 ship none. Masks, not token ids, decide what counts here, so
         # sharing the EOS is safe: the mask of a response keeps its own EOS.
@@ -60,9 +69,13 @@ def load_model(path: str | Path, course: Course) -> PreTrainedModel:
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=course.torch_dtype,
+            # Only weights of one floating type can be sharded; quantised ones are kept in it.
+            bnb_4bit_quant_storage=course.torch_dtype if is_sharded() else None,
         )
     model = AutoModelForCausalLM.from_pretrained(path, **options)
-    if not course.profile.load_in_4bit:  # bitsandbytes has placed it already
+    # bitsandbytes has placed its weights already, and what is to be sharded must not be whole on
+    # any card.
+    if not course.profile.load_in_4bit and not is_sharded():
         model = model.to(course.device)
     return model.eval()
 
@@ -76,13 +89,16 @@ def load_base(course: Course) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]
 def load(path: str | Path, course: Course) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Model and tokenizer of a trained run (see `runs.ensure`).
 
-    A run saved as a LoRA adapter is put onto its base model.
+    A run saved as a LoRA adapter is put onto the run it started from, or onto its base model.
     """
     folder = Path(path)
     if (folder / "adapter_config.json").is_file():
         from peft import PeftModel
 
-        base = load_model(base_path(course), course)
+        if (folder / START).is_file():
+            base, _ = load_merged(folder / (folder / START).read_text().strip(), course)
+        else:
+            base = load_model(base_path(course), course)
         return PeftModel.from_pretrained(base, folder).eval(), load_tokenizer(folder)
     return load_model(folder, course), load_tokenizer(folder)
 
@@ -113,10 +129,25 @@ def lora_config(rank: int) -> Any:
     )
 
 
-def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Write a model (or its adapter) and its tokenizer."""
-    model.save_pretrained(folder)
+def save(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    weights: dict[str, Any] | None = None,
+    start: Path | None = None,
+) -> None:
+    """Write a model (or its adapter) and its tokenizer; of several processes only the main one.
+
+    Args:
+        weights: gathered from all processes, when they hold a share each; None takes the model's.
+        start: the run that an adapter belongs onto; None means the base model.
+    """
+    if not is_main():
+        return
+    model.save_pretrained(folder, **({} if weights is None else {"state_dict": weights}))
     tokenizer.save_pretrained(folder)
+    if start is not None:  # relative, so that runs can be moved together
+        (folder / START).write_text(os.path.relpath(start, folder) + "\n")
 
 
 def count_parameters(model: torch.nn.Module, trainable: bool = False) -> int:

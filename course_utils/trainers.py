@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from .processes import is_sharded, share
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, Trainer, TrainerCallback
 
@@ -24,8 +26,8 @@ class TrainingSettings:
     Attributes:
         epochs: passes over the data.
         learning_rate: peak; linear decay to zero after warm-up.
-        batch_size: examples (pairs, for preferences) per optimiser step on one device, times
-            `accumulation`.
+        batch_size: examples (pairs, for preferences) per optimiser step, times `accumulation`;
+            several processes share them.
         accumulation: forward passes added up before a step.
         warmup: share of the steps during which the learning rate rises.
         max_length: tokens of prompt and response together.
@@ -61,11 +63,12 @@ def common_arguments(
     course: Course, settings: TrainingSettings, out: str, seed: int
 ) -> dict[str, Any]:
     """What every TRL configuration is given. TRL's own defaults assume a GPU; these do not."""
+    batch_size, accumulation = share(settings.batch_size, settings.accumulation)
     return {
         "output_dir": out,
         "num_train_epochs": settings.epochs,
-        "per_device_train_batch_size": settings.batch_size,
-        "gradient_accumulation_steps": settings.accumulation,
+        "per_device_train_batch_size": batch_size,
+        "gradient_accumulation_steps": accumulation,
         "learning_rate": settings.learning_rate,
         "warmup_steps": settings.warmup,  # below 1 it is a share of all steps
         "max_length": settings.max_length,
@@ -124,9 +127,42 @@ def run(
             trainer.remove_callback(PrinterCallback)  # the history is returned, not printed
             if on_step:
                 trainer.add_callback(_step_callback(on_step))
-            trainer.train()
+            with trainable_in_float32(trainer.model, trainer.args.fp16):
+                trainer.train()
         unwrap = trainer.accelerator.unwrap_model
         return trainer, unwrap(trainer.model, keep_fp32_wrapper=False).eval()
+
+
+@contextmanager
+def trainable_in_float32(model: PreTrainedModel, fp16: bool) -> Iterator[None]:
+    """With fp16, keep what is trained in float32 until the `with` block ends.
+
+    Gradients of 16-bit weights cannot be scaled, and fp16 needs scaling: torch refuses float16
+    ("Attempting to unscale FP16 gradients") and has no such kernel for bfloat16, into which TRL
+    casts the adapters of quantised models. Weights that were float16 are that again afterwards;
+    bfloat16 ones stay in float32, which keeps what they learnt.
+    """
+    import torch
+
+    half = (torch.float16, torch.bfloat16)
+    trained = [p for p in model.parameters() if fp16 and p.requires_grad and p.dtype in half]
+    back = [p for p in trained if p.dtype == torch.float16]
+    for weight in trained:
+        weight.data = weight.data.float()
+    yield
+    for weight in back:
+        weight.data = weight.data.half()
+
+
+def whole_weights(trainer: Trainer) -> dict[str, Any] | None:
+    """The weights gathered from all processes, when each holds a share; else None.
+
+    Every process has to come here; the main one gets them all.
+    """
+    if not is_sharded():
+        return None
+    weights: dict[str, Any] = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    return weights
 
 
 def _step_callback(on_step: Callable[[int, int], None]) -> TrainerCallback:
