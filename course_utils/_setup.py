@@ -16,7 +16,7 @@ import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
-from course_utils import colab
+from course_utils import colab, processes
 from course_utils._python import require_python, require_torch
 from course_utils.errors import CourseError, unknown_name
 from course_utils.profiles import (
@@ -27,6 +27,7 @@ from course_utils.profiles import (
     missing,
     named_profile,
     require_runnable,
+    with_sources,
 )
 from course_utils.report import set_chapter
 
@@ -74,11 +75,20 @@ class Course:
         return getattr(torch, self.dtype)
 
 
-def setup(chapter: str, profile: str | None = None, seed: int = 0) -> Course:
+def setup(
+    chapter: str,
+    profile: str | None = None,
+    seed: int = 0,
+    *,
+    model: str | None = None,
+    instructions: str | None = None,
+    preferences: str | None = None,
+) -> Course:
     """Prepare this kernel for a chapter, print what was chosen, and return it.
 
     The profile is the argument, else COURSE_PROFILE, else the hardware's. COURSE_SIZE is ``full``
-    or ``small``; COURSE_DEVICE overrides the device.
+    or ``small``; COURSE_DEVICE overrides the device. `model`, `instructions` and `preferences`,
+    each a hub id or a path, take the place of the profile's own.
 
     Raises:
         CourseError: for an unknown name, and for a profile that cannot run here: the message says
@@ -91,8 +101,9 @@ def setup(chapter: str, profile: str | None = None, seed: int = 0) -> Course:
     wanted = named_profile(profile)
     _quiet()
     require_torch()
-    chosen, note = _runnable_profile(wanted)
-    if chosen is TINY:
+    processes.take_own_gpu()
+    chosen, note = _runnable_profile(wanted, (model, instructions, preferences))
+    if not chosen.hub_models and not chosen.hub_datasets and chosen.name == TINY.name:
         _go_offline()
     device = choose_device(chosen)
     course = Course(
@@ -107,7 +118,8 @@ def setup(chapter: str, profile: str | None = None, seed: int = 0) -> Course:
     threads = set_threads(chosen)
     seed_everything(seed)
     set_chapter(chapter)
-    _announce(course, threads, note)
+    if processes.is_main():
+        _announce(course, threads, note)
     return course
 
 
@@ -202,10 +214,14 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _runnable_profile(wanted: Profile | None) -> tuple[Profile, str]:
+def _runnable_profile(
+    wanted: Profile | None, sources: tuple[str | None, str | None, str | None]
+) -> tuple[Profile, str]:
     """The profile to run and a note; only a profile nobody asked for by name is ever replaced."""
     chosen = wanted or choose_profile()
-    if wanted is None and chosen is not TINY:
+    if any(sources):
+        chosen = with_sources(chosen, *sources)
+    elif wanted is None and chosen is not TINY:
         lacking = missing(chosen)
         if lacking:
             return TINY, f"This machine suggests {chosen.name!r}, but: {lacking[0]}"
@@ -266,6 +282,10 @@ def _announce(course: Course, threads: int, note: str) -> None:
         print(f"{note} So this runs in 'tiny'.")
     small = " · small size, for tests" if course.size == "small" else ""
     print(f"profile {profile.name} (of {', '.join(PROFILES)}): {profile.description}{small}")
+    usual = PROFILES[profile.name]
+    for what in ("base_model", "instructions", "preferences"):
+        if getattr(profile, what) != getattr(usual, what):
+            print(f"{what.replace('_', ' ')} {getattr(profile, what)}")
     print(f"device {course.device} · {course.dtype} · threads {threads} · seed {course.seed}")
     print(f"python {have['python']} · {libraries}")
     if offered := colab.offer():

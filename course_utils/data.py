@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import json
+import random
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .errors import CourseError, unknown_name
+from .formats import INSTRUCTION_FORMATS, PREFERENCE_FORMATS, Format, short_name, understand
 from .logprobs import IGNORE
 from .paths import data_dir
+from .readers import numbered_rows, open_source
 from .templates import format_instruction, format_prompt
 from .world.cases import Case
 from .world.facts import make_world
@@ -43,6 +45,7 @@ __all__ = [
     "to_prompt_completion",
 ]
 
+T = TypeVar("T")
 INSTRUCTION_COLUMNS = ("instruction", "context", "response", "category")
 INSTRUCTION_SPLITS = ("train", "validation")
 PREFERENCE_SPLITS = ("train", "validation", "test")
@@ -72,9 +75,6 @@ PROMPT_SPLITS = {
     "world": PROMPT_FILES,
     "english": ("rl", "validation", "test", "red_team", "over_refusal", "capability"),
 }
-# A dialogue of hh-rlhf with one question and one answer.
-_TURN = r"((?:(?!\n\nHuman:|\n\nAssistant:).)*)"
-_ONE_QUESTION = re.compile(rf"\n\nHuman:{_TURN}\n\nAssistant:{_TURN}", re.DOTALL)
 
 
 def read_jsonl(path: Path, required: Sequence[str] = ()) -> list[dict[str, Any]]:
@@ -84,46 +84,32 @@ def read_jsonl(path: Path, required: Sequence[str] = ()) -> list[dict[str, Any]]
         CourseError: the file is missing or empty, or a line is not a JSON object with the
             `required` keys; the message names file and line.
     """
-    if not path.is_file():
-        raise CourseError(f"There is no file {path.name} in {path.parent.name}/.")
-    raw = path.read_bytes()
-    try:
-        text = raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        number = raw.count(b"\n", 0, error.start) + 1
-        raise CourseError(f"{path.name}, line {number}, is not UTF-8 text.") from error
-    rows = []
-    # Split on \n only: str.splitlines would also break at U+2028 inside a text.
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise CourseError(f"{path.name}, line {number}, is not JSON: {error.msg}.") from error
-        if not isinstance(row, dict):
-            raise CourseError(
-                f"{path.name}, line {number}: expected an object, found {type(row).__name__}."
-            )
+    rows = numbered_rows(path)
+    for where, row in rows:
         absent = [key for key in required if key not in row]
         if absent:
-            raise CourseError(f"{path.name}, line {number}: missing {', '.join(absent)}.")
-        rows.append(row)
-    if not rows:
-        raise CourseError(f"{path.name} is empty: expected one JSON object per line.")
-    return rows
+            raise CourseError(f"{path.name}, {where}: missing {', '.join(absent)}.")
+    return [row for _, row in rows]
 
 
-def load_instructions(course: Course, split: str = "train") -> Dataset:
+def load_instructions(course: Course | str | Path, split: str = "train") -> Dataset:
     """Instruction data in dolly's columns: instruction, context, response, category.
 
-    ``train`` is for learning, ``validation`` is held out.
+    Args:
+        course: its profile says where the data come from. Or the source itself: the path of a
+            file (dolly's JSON lines, Alpaca's JSON, prompts and completions; gzip or not) or of a
+            folder, or a hub id. What was understood is printed.
+        split: ``train`` is for learning, ``validation`` is held out.
+
+    Raises:
+        CourseError: an unknown split, or data that cannot be read; the message names file and
+            line, or the columns found and the formats known.
     """
     from datasets import Dataset
 
     if split not in INSTRUCTION_SPLITS:
         raise unknown_name("instruction split", split, INSTRUCTION_SPLITS)
-    source = course.profile.instructions
+    source, limit = _source(course, "instructions")
     if source == "world":
         rows = read_jsonl(data_dir() / "world" / f"instructions_{split}.jsonl", INSTRUCTION_COLUMNS)
     elif source == "english":
@@ -134,34 +120,69 @@ def load_instructions(course: Course, split: str = "train") -> Dataset:
             if r["split"] == wanted
         ]
     else:
-        return _from_hub(source, split, course.profile.max_examples)
+        rows = _published(source, split, limit, INSTRUCTION_FORMATS, ("validation",))
     return Dataset.from_list([{k: r[k] for k in INSTRUCTION_COLUMNS} for r in rows])
 
 
-def _from_hub(name: str, split: str, limit: int | None) -> Dataset:
-    """A hub data set in dolly's columns; shuffled, and a twentieth of it held out."""
-    from datasets import load_dataset
+def _source(course: Course | str | Path, kind: str) -> tuple[str | Path, int | None]:
+    """(where data of this kind come from, how many rows to take of them)."""
+    if isinstance(course, str | Path):
+        return course, None
+    return getattr(course.profile, kind), course.profile.max_examples
 
-    whole = load_dataset(name, split="train").shuffle(seed=0)
-    absent = [c for c in INSTRUCTION_COLUMNS if c not in whole.column_names]
-    if absent:
+
+def _published(
+    source: str | Path,
+    split: str,
+    limit: int | None,
+    formats: Sequence[Format],
+    held_out: Sequence[str],
+) -> list[dict[str, Any]]:
+    """The rows of a split of a file, folder or hub data set, shuffled; says what it understood.
+
+    A twentieth of the training part makes each split in `held_out`, except for ``test`` where the
+    data have a test part of their own. Rows that begin with the same question stay together, so
+    that no held-out question is learnt.
+    """
+    parts = open_source(source)
+    tested_apart = "test" in parts
+    wanted = "test" if split == "test" and tested_apart else "train"
+    found = understand(parts[wanted](), short_name(source), formats)
+    print(found)
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for opening, row in zip(found.openings, found.rows, strict=True):
+        groups.setdefault(opening, []).append(row)
+    questions = list(groups.values())
+    random.Random(0).shuffle(questions)
+    if wanted == "train":
+        apart = [name for name in held_out if name != "test" or not tested_apart]
+        questions = _part(questions, split, apart)
+    if not questions:
         raise CourseError(
-            f"The data set {name} has no column {', '.join(absent)}; "
-            f"it has {', '.join(whole.column_names)}."
+            f"{found.name} has {len(groups)} different questions, too few for a part {split}: "
+            "add some."
         )
-    held_out = len(whole) // 20
-    part = (
-        whole.select(range(held_out))
-        if split == "validation"
-        else whole.select(range(held_out, len(whole)))
-    )
-    return part.select(range(min(limit or len(part), len(part))))
+    return [row for question in questions for row in question][:limit]
 
 
-def load_preferences(course: Course, split: str = "train", labels: str = "votes") -> Dataset:
+def _part(questions: list[T], split: str, apart: Sequence[str]) -> list[T]:
+    """Those of a split: a twentieth, at least one, for each of `apart`, the rest for ``train``."""
+    size = max(1, len(questions) // 20)
+    if split not in apart:
+        return questions[len(apart) * size :]
+    return questions[apart.index(split) * size :][:size]
+
+
+def load_preferences(
+    course: Course | str | Path, split: str = "train", labels: str = "votes"
+) -> Dataset:
     """Preference pairs: prompt, chosen, rejected, margin, and what measuring needs.
 
     Args:
+        course: its profile says where the pairs come from. Or the source itself: the path of a
+            file (hh-rlhf's dialogues, Alpaca's JSON, TRL's columns as text or as chats; gzip or
+            not) or of a folder, or a hub id. What was understood is printed. In dialogues all
+            turns before the last answer are the prompt, see `templates.format_dialogue`.
         split: ``train`` is for learning, the others are held out.
         labels: ``votes`` takes the annotators' majority as it is. ``clean`` swaps sides where gold
             says so, and leaves out pairs whose gold differs by less than `GOLD_TIE` (the lengths
@@ -174,10 +195,12 @@ def load_preferences(course: Course, split: str = "train", labels: str = "votes"
         et al. 2023, arXiv 2307.09288, table 27), and for clean labels the gold difference over
         `GOLD_CLEAR`, at most 1; ``votes``, the share of votes for `chosen`; ``case_id``; and, for
         measuring and never for training, ``gold_chosen`` and ``gold_rejected``. English pairs and
-        those from the hub have one vote each and no gold; the hub's have an empty ``case_id``.
+        those of files and from the hub have one vote each and no gold; only the English ones have
+        a ``case_id``.
 
     Raises:
-        CourseError: unknown split or labels, or clean labels where nobody knows gold.
+        CourseError: unknown split or labels, clean labels where nobody knows gold, or data that
+            cannot be read; the message names file and line, or the columns and the formats known.
     """
     from datasets import Dataset
 
@@ -185,7 +208,7 @@ def load_preferences(course: Course, split: str = "train", labels: str = "votes"
         raise unknown_name("preference split", split, PREFERENCE_SPLITS)
     if labels not in PREFERENCE_LABELS:
         raise unknown_name("preference labels", labels, PREFERENCE_LABELS)
-    source = course.profile.preferences
+    source, limit = _source(course, "preferences")
     if source == "world":
         rows = read_jsonl(data_dir() / "world" / f"preferences_{split}.jsonl", PREFERENCE_KEYS)
         pairs = [_voted_pair(row) for row in rows]
@@ -193,13 +216,14 @@ def load_preferences(course: Course, split: str = "train", labels: str = "votes"
             pairs = [_clean_pair(pair) for pair in pairs if gold_gap(pair) >= GOLD_TIE]
         return Dataset.from_list(pairs)
     if labels == "clean":
-        pairs_of = "the English pairs" if source == "english" else source
+        pairs_of = "the English pairs" if source == "english" else short_name(source)
         raise CourseError(
             f"Nobody knows gold for {pairs_of}: use labels='votes', or the profile 'tiny'."
         )
     if source == "english":
         return Dataset.from_list([_written_pair(row) for row in _english_pairs(split)])
-    return _pairs_from_hub(source, split, course.profile.max_examples)
+    held_out = ("validation", "test")
+    return Dataset.from_list(_published(source, split, limit, PREFERENCE_FORMATS, held_out))
 
 
 def gold_gap(pair: Mapping[str, Any]) -> float:
@@ -254,49 +278,6 @@ def _clean_pair(pair: dict[str, Any]) -> dict[str, Any]:
         "votes": 1 - pair["votes"],
         "gold_chosen": pair["gold_rejected"],
         "gold_rejected": pair["gold_chosen"],
-    }
-
-
-def _pairs_from_hub(name: str, split: str, limit: int | None) -> Dataset:
-    """Pairs in the manner of hh-rlhf, where chosen and rejected are whole dialogues.
-
-    Dialogues of one question are kept; where somebody asks again the course's template has no
-    place for it. ``validation`` is a twentieth of the hub's train split.
-    """
-    from datasets import Dataset, load_dataset
-
-    whole = load_dataset(name, split="test" if split == "test" else "train").shuffle(seed=0)
-    absent = [c for c in ("chosen", "rejected") if c not in whole.column_names]
-    if absent:
-        raise CourseError(
-            f"The data set {name} has no column {', '.join(absent)}; "
-            f"it has {', '.join(whole.column_names)}."
-        )
-    pairs = [pair for row in whole if (pair := _dialogue_pair(row)) is not None]
-    held_out = len(pairs) // 20
-    part = {"train": pairs[held_out:], "validation": pairs[:held_out], "test": pairs}[split]
-    if not part:
-        raise CourseError(f"The data set {name} has no dialogue of one question in {split}.")
-    return Dataset.from_list(part[:limit])
-
-
-def _dialogue_pair(row: Mapping[str, str]) -> dict[str, Any] | None:
-    """One row of hh-rlhf as a pair; None when it is more than one question and its answers."""
-    found = [_ONE_QUESTION.fullmatch(row[side]) for side in ("chosen", "rejected")]
-    if None in found:
-        return None
-    chosen, rejected = (match.groups() for match in found if match)
-    if chosen[0] != rejected[0]:
-        return None
-    return {
-        "prompt": format_prompt(chosen[0].strip()),
-        "chosen": chosen[1].strip(),
-        "rejected": rejected[1].strip(),
-        "margin": 1.0,
-        "votes": 1.0,
-        "gold_chosen": None,
-        "gold_rejected": None,
-        "case_id": "",
     }
 
 

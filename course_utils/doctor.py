@@ -12,15 +12,21 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from course_utils.paths import PACKAGE, runs_dir
+from course_utils.errors import CourseError
+from course_utils.paths import PACKAGE, data_dir, runs_dir
 from course_utils.profiles import (
     COLAB,
     PROFILES,
+    TINY,
+    Profile,
+    choose_profile,
+    gpu_memory_gb,
     hub_problem,
     is_installed,
     main_memory_gb,
     missing,
     named_profile,
+    with_sources,
 )
 
 # The versions that explain most surprises; --json lists every one that differs.
@@ -29,23 +35,36 @@ SHOWN = ("torch", "transformers", "trl", "datasets", "peft", "accelerate", "open
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--profile", metavar="NAME", help=f"only one of: {', '.join(PROFILES)}")
+    parser.add_argument(
+        "--model",
+        metavar="ID",
+        nargs="?",
+        const="",
+        help="estimate the memory of each stage with this base model (a hub id or a folder; "
+        "without ID the profile's own)",
+    )
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
 
 
 def main(args: argparse.Namespace) -> int:
     """Print the report; 0 when the named profile, or at least one, can run here, else 1."""
     named = named_profile(args.profile) if args.profile is not None else None
-    report = examine([named.name] if named else list(PROFILES))
+    if args.model is None:
+        report = examine([named] if named else list(PROFILES.values()))
+    else:
+        chosen = with_sources(named or choose_profile(), args.model or None)
+        report = examine([chosen])
+        report["estimate"] = estimate_memory(chosen)
     print(json.dumps(report, indent=2) if args.json else as_text(report))
     return 0 if any(profile["can_run"] for profile in report["profiles"].values()) else 1
 
 
-def examine(names: list[str]) -> dict[str, Any]:
+def examine(chosen: list[Profile]) -> dict[str, Any]:
     """Everything the doctor knows, ready for JSON. Sizes are in GiB."""
     profiles = {}
-    for name in names:
-        lacking = missing(PROFILES[name])
-        profiles[name] = {"can_run": not lacking, "missing": lacking}
+    for profile in chosen:
+        lacking = missing(profile)
+        profiles[profile.name] = {"can_run": not lacking, "missing": lacking}
     return {
         "python": platform.python_version(),
         "executable": sys.executable,
@@ -78,7 +97,41 @@ def as_text(report: dict[str, Any]) -> str:
     for name, row in report["profiles"].items():
         lines.append(f"  {name:<8}{'can run' if row['can_run'] else 'cannot run'}")
         lines += [f"          {sentence}" for sentence in row["missing"]]
+    if "estimate" in report:
+        lines += report["estimate"]["text"]
     return "\n".join(lines)
+
+
+def estimate_memory(profile: Profile) -> dict[str, Any]:
+    """The estimated peak of each stage, before anything is loaded.
+
+    For a profile that needs a GPU it is made for one with bfloat16 where none is here.
+    """
+    if not is_installed("torch"):
+        return {"text": ["memory    not estimated: torch is not installed"]}
+    from course_utils import memory
+    from course_utils._setup import choose_device, choose_dtype
+    from course_utils.models import TINY_BASE
+
+    have = gpu_memory_gb()
+    if profile.gpu_memory_gb and not have:
+        device, dtype = "cuda", "bfloat16"
+    else:
+        device = choose_device(profile)
+        dtype = choose_dtype(profile, device)
+    tiny = profile.base_model == TINY.base_model
+    try:
+        shape = memory.read_shape(str(data_dir() / TINY_BASE) if tiny else profile.base_model)
+    except CourseError as error:
+        return {"text": [f"memory    {error}"]}
+    rows = memory.estimates(shape, profile, dtype, device)
+    bits = ", layers in 4 bits" if profile.load_in_4bit else ""
+    title = (
+        f"memory    estimated peak of {profile.base_model} ({shape.parameters / 1e9:.2f}e9 "
+        f"parameters) on {device}, {dtype}{bits}, {profile.adapter}"
+    )
+    fits = have if device == "cuda" else 0.0
+    return {"stages": memory.as_json(rows), "text": [title, *memory.as_table(rows, fits)]}
 
 
 def _state(row: dict[str, str | None]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import CourseError
 from .paths import data_dir
-from .profiles import hub_problem
+from .processes import is_main, is_sharded
+from .profiles import LAPTOP, hub_problem
 
 if TYPE_CHECKING:
     import torch
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from ._setup import Course
 
 TINY_BASE = "tiny_base"  # folder under data/
+START = "start.txt"  # beside an adapter: the run it belongs onto
 
 
 def base_path(course: Course) -> str:
@@ -31,7 +34,7 @@ def base_path(course: Course) -> str:
                 "or train it with `python -m course_utils pretrain`."
             )
         return str(folder)
-    if course.profile.name == "laptop":
+    if course.profile.base_model == LAPTOP.base_model:
         from .smollm import ensure_smollm
 
         return str(ensure_smollm())
@@ -45,6 +48,11 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
     with _named(path):
         tokenizer = AutoTokenizer.from_pretrained(path)
     tokenizer.padding_side = "left"
+    if tokenizer.eos_token is None:
+        raise CourseError(
+            f"The tokenizer of {Path(path).name} has no EOS token, which every response must end "
+            "with: set eos_token in its tokenizer_config.json, or choose another model."
+        )
     if tokenizer.pad_token is None:
         # Models such as Llama-2 ship none. Masks, not token ids, decide what counts here, so
         # sharing the EOS is safe: the mask of a response keeps its own EOS.
@@ -65,10 +73,14 @@ def load_model(path: str | Path, course: Course) -> PreTrainedModel:
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=course.torch_dtype,
+            # Only weights of one floating type can be sharded; quantised ones are kept in it.
+            bnb_4bit_quant_storage=course.torch_dtype if is_sharded() else None,
         )
     with _named(path):
         model = AutoModelForCausalLM.from_pretrained(path, **options)
-        if not course.profile.load_in_4bit:  # bitsandbytes has placed it already
+        # bitsandbytes has placed its weights already, and what is to be sharded must not be whole
+        # on any card.
+        if not course.profile.load_in_4bit and not is_sharded():
             model = model.to(course.device)
     return model.eval()
 
@@ -113,13 +125,16 @@ def load_base(course: Course) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]
 def load(path: str | Path, course: Course) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Model and tokenizer of a trained run (see `runs.ensure`).
 
-    A run saved as a LoRA adapter is put onto its base model.
+    A run saved as a LoRA adapter is put onto the run it started from, or onto its base model.
     """
     folder = Path(path)
     if (folder / "adapter_config.json").is_file():
         from peft import PeftModel
 
-        base = load_model(base_path(course), course)
+        if (folder / START).is_file():
+            base, _ = load_merged(folder / (folder / START).read_text().strip(), course)
+        else:
+            base = load_model(base_path(course), course)
         return PeftModel.from_pretrained(base, folder).eval(), load_tokenizer(folder)
     return load_model(folder, course), load_tokenizer(folder)
 
@@ -154,8 +169,9 @@ def raise_trainable(model: torch.nn.Module) -> list[torch.nn.Parameter]:
     """Put trainable weights into float32, which scaled gradients need; returns those in float16.
 
     On a card without bfloat16 the gradients of float16 computations are scaled, and torch refuses
-    to unscale those of 16-bit weights. Frozen weights stay small. An adapter is in float32 already,
-    but not a whole layer beside it, such as a reward model's output, nor TRL's over 4 bits.
+    to unscale those of 16-bit weights (of bfloat16 it has no such kernel). Frozen weights stay
+    small. An adapter is in float32 already, but not a whole layer beside it, such as a reward
+    model's output, nor TRL's over 4 bits.
     """
     import torch
 
@@ -178,10 +194,25 @@ def trainable_raised(model: torch.nn.Module) -> Iterator[None]:
             parameter.data = parameter.data.half()
 
 
-def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Write a model (or its adapter) and its tokenizer."""
-    model.save_pretrained(folder)
+def save(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    weights: dict[str, Any] | None = None,
+    start: Path | None = None,
+) -> None:
+    """Write a model (or its adapter) and its tokenizer; of several processes only the main one.
+
+    Args:
+        weights: gathered from all processes, when they hold a share each; None takes the model's.
+        start: the run that an adapter belongs onto; None means the base model.
+    """
+    if not is_main():
+        return
+    model.save_pretrained(folder, **({} if weights is None else {"state_dict": weights}))
     tokenizer.save_pretrained(folder)
+    if start is not None:  # relative, so that runs can be moved together
+        (folder / START).write_text(os.path.relpath(start, folder) + "\n")
 
 
 def count_parameters(model: torch.nn.Module, trainable: bool = False) -> int:

@@ -9,10 +9,11 @@ import importlib.util
 import os
 import threading
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from course_utils.errors import CourseError, unknown_name
+from course_utils.readers import is_path
 
 # What every profile imports.
 CORE_PACKAGES = ("accelerate", "datasets", "peft", "safetensors", "torch", "transformers", "trl")
@@ -26,7 +27,8 @@ class Profile:
     Attributes:
         name: what COURSE_PROFILE and ``setup(profile=…)`` call it.
         description: one line for people.
-        base_model: what SFT starts from: ``"tiny"`` (shipped with the course) or a hub id.
+        base_model: what SFT starts from: ``"tiny"`` (shipped with the course) or the path of a
+            folder, or a hub id.
         base_is_instruct: True when that model has been instruction-tuned already, so that
             chapter 01's three problems show less.
         adapter: ``"full"`` trains every weight, ``"lora"`` only low-rank adapters.
@@ -34,7 +36,8 @@ class Profile:
         dtype: ``"float32"`` always, or ``"auto"``: what the device is good at, see ``setup``.
         device: ``"cpu"`` always, or ``"auto"``: CUDA, else Apple's MPS, else the CPU.
         threads: at most so many torch threads; None means one per physical core.
-        instructions: where instruction data comes from: ``"world"``, ``"english"`` or a hub id.
+        instructions: where instruction data comes from: ``"world"``, ``"english"``, the path of
+            a file or folder, or a hub id.
         preferences: the same for preference pairs.
         max_examples: rows taken from a data set; None takes all.
         max_length: prompt and response together.
@@ -218,6 +221,31 @@ def named_profile(name: str | None = None) -> Profile | None:
     return PROFILES[wanted]
 
 
+def with_sources(
+    profile: Profile,
+    model: str | None = None,
+    instructions: str | None = None,
+    preferences: str | None = None,
+) -> Profile:
+    """The profile with another base model or other data, each a hub id or a path; None keeps it.
+
+    Of those only what has to come from the hub counts as missing where the hub cannot be reached.
+    """
+    changed = replace(
+        profile,
+        base_model=model or profile.base_model,
+        base_is_instruct=profile.base_is_instruct and model is None,
+        instructions=instructions or profile.instructions,
+        preferences=preferences or profile.preferences,
+    )
+    models = profile.hub_models
+    if model is not None:
+        models = () if is_path(model) else (model,)
+    data = (changed.instructions, changed.preferences)
+    sets = tuple(name for name in data if name not in ("world", "english") and not is_path(name))
+    return replace(changed, hub_models=models, hub_datasets=sets)
+
+
 def choose_profile(name: str | None = None) -> Profile:
     """The profile asked for, else the hardware's: ``colab`` with a CUDA GPU, ``tiny`` without."""
     return named_profile(name) or (COLAB if gpu_memory_gb() > 0 else TINY)
@@ -371,8 +399,9 @@ def _ask_hub(name: str, kind: str, timeout: float) -> str | None:
         )
     except GatedRepoError:
         return (
-            f"The hub gives {name} only to accounts that accepted its licence: "
-            f"do so on the model's page, then run `hf auth login`."
+            f"The hub gives {name} only to accounts that accepted its licence: do so at "
+            f"https://huggingface.co/{name}, make a token at "
+            "https://huggingface.co/settings/tokens and run `hf auth login`."
         )
     except RepositoryNotFoundError:
         return f"The hub has no {kind} {name} for this account: run `hf auth login` or check it."

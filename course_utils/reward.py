@@ -32,8 +32,16 @@ from typing import TYPE_CHECKING, Any
 
 from . import data, models
 from .errors import CourseError
+from .processes import is_sharded
 from .room import in_batches
-from .trainers import History, TrainingSettings, common_arguments, profile_settings, run
+from .trainers import (
+    History,
+    TrainingSettings,
+    common_arguments,
+    profile_settings,
+    run,
+    whole_weights,
+)
 from .world.preferences import majority_probability
 
 if TYPE_CHECKING:
@@ -134,10 +142,14 @@ def _pad_apart(tokenizer: PreTrainedTokenizerBase) -> None:
 
 
 def save(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, center: float = 0.0
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    center: float = 0.0,
+    weights: dict[str, Any] | None = None,
 ) -> None:
-    """Write a reward model (or its adapter), its tokenizer and its centre."""
-    models.save(model, tokenizer, folder)
+    """Write a reward model (or its adapter), its tokenizer and its centre; see `models.save`."""
+    models.save(model, tokenizer, folder, weights)
     start = getattr(model, "started_from", "")
     if os.path.isdir(start):  # relative, so that runs can be moved together
         start = os.path.relpath(start, folder)
@@ -421,8 +433,10 @@ def train(
     )
     if out is not None:
         seen = trainer.train_dataset[:CENTRED_ON]  # without the pairs that were left out
-        scores = _score_ids(trained, [*seen["chosen_ids"], *seen["rejected_ids"]])
-        save(trained, tokenizer, out, sum(scores) / len(scores))
+        whole = trainer.model_wrapped if is_sharded() else trained  # computes with all shares
+        scores = _score_ids(whole, [*seen["chosen_ids"], *seen["rejected_ids"]])
+        center = sum(scores) / len(scores)
+        save(trained, tokenizer, out, center, whole_weights(trainer))
     return trained, _history(trainer.state.log_history)
 
 

@@ -17,16 +17,17 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import room
+from . import processes, room
 from .errors import CourseError, unknown_name
 from .models import TINY_BASE
 from .paths import data_dir, runs_dir
+from .readers import fingerprint
 
 if TYPE_CHECKING:
     from ._setup import Course
@@ -36,6 +37,8 @@ HELP = "train a stage of the pipeline and keep it"
 MANIFEST = "run.json"
 # What the reader can mend with room or another folder; other errors pass as they are.
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.ENOTDIR)
+# Stages that only train; the others sample, too, which sharded weights cannot do here.
+SHARDABLE = ("sft", "reward", "reward_clean", "dpo", "ipo", "kto", "orpo")
 Progress = Callable[[int, int], None]
 
 
@@ -121,15 +124,17 @@ def ensure(name: str, course: Course, seed: int = 0) -> Path:
 
     stage = get_stage(name)
     folder = run_path(name, course, seed)
-    if is_complete(folder):
+    complete = partial(processes.agree, lambda: is_complete(folder), course)
+    if complete():
         return folder
+    _require_shardable(name)
     for need in stage.needs:
         ensure(need, course, seed)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.with_suffix(".lock")):
-            if not is_complete(folder):  # another kernel may have trained it while we waited
-                _sweep_scratch(folder)
+        # Processes that train together would wait for each other if each asked for the lock.
+        with FileLock(folder.with_suffix(".lock")) if processes.is_main() else nullcontext():
+            if not complete():  # another kernel may have trained it while we waited
                 _train_into(stage, course, seed, folder)
     except Exception as error:
         problem = _disk_problem(error)
@@ -157,29 +162,47 @@ def _sweep_scratch(folder: Path) -> None:
         shutil.rmtree(left, ignore_errors=True)
 
 
+def _require_shardable(name: str) -> None:
+    if processes.is_sharded() and name not in SHARDABLE:
+        raise CourseError(
+            f"The stage {name!r} samples from its model, which weights spread over several "
+            "processes cannot do here: start it with configs/accelerate/copies.yaml, one copy of "
+            "the model for each GPU."
+        )
+
+
 def _train_into(stage: Stage, course: Course, seed: int, folder: Path) -> None:
-    print(f"Training {stage.name} (seed {seed}): {stage.says}")
+    """Train and put the result in its place; of several processes only the main one writes it."""
+    main = processes.is_main()
+    if main:
+        _sweep_scratch(folder)
+        print(f"Training {stage.name} (seed {seed}): {stage.says}")
     began = time.time()
-    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    # What the others write besides weights goes into a folder that is thrown away.
+    where = {"prefix": f".{folder.name}-", "dir": folder.parent} if main else {}
+    scratch = Path(tempfile.mkdtemp(**where))
     try:
-        with _bar(stage.name) as progress:
+        with _bar(stage.name, show=main) as progress:
             stage.train(course, scratch, seed, progress)
         room.free()
         seconds = time.time() - began
-        _write_manifest(
-            scratch,
-            {
-                "recipe": recipe(stage.name, course, seed),
-                "versions": course.versions,
-                "seconds": round(seconds, 1),
-            },
-        )
-        shutil.rmtree(folder, ignore_errors=True)  # an incomplete folder of the same name
-        os.replace(scratch, folder)
-    except BaseException:  # Ctrl-C included: the scratch folder must not stay
+        if main:
+            _write_manifest(
+                scratch,
+                {
+                    "recipe": recipe(stage.name, course, seed),
+                    "versions": course.versions,
+                    "seconds": round(seconds, 1),
+                    "processes": processes.count(),
+                },
+            )
+            shutil.rmtree(folder, ignore_errors=True)  # an incomplete folder of the same name
+            os.replace(scratch, folder)
+    finally:  # Ctrl-C included: the scratch folder must not stay
         shutil.rmtree(scratch, ignore_errors=True)
-        raise
-    print(f"{stage.name} is ready after {seconds:.0f} s.")
+    processes.wait(course)  # nobody loads the run before it stands in its place
+    if main:
+        print(f"{stage.name} is ready after {seconds:.0f} s.")
 
 
 def _write_manifest(folder: Path, record: dict[str, Any]) -> None:
@@ -191,10 +214,10 @@ def _write_manifest(folder: Path, record: dict[str, Any]) -> None:
 
 
 @contextmanager
-def _bar(name: str) -> Iterator[Progress]:
+def _bar(name: str, show: bool = True) -> Iterator[Progress]:
     from tqdm.auto import tqdm
 
-    with tqdm(desc=name, unit="step", leave=False, mininterval=1) as bar:
+    with tqdm(desc=name, unit="step", leave=False, mininterval=1, disable=not show) as bar:
 
         def progress(done: int, total: int) -> None:
             bar.total = total
@@ -220,18 +243,20 @@ def _sft_recipe(course: Course) -> dict[str, Any]:
 
 
 def base_fingerprint(course: Course) -> str:
-    """Which base model: the hash of the shipped weights, or the hub id."""
-    weights = data_dir() / TINY_BASE / "model.safetensors"
-    if course.profile.base_model == "tiny" and weights.is_file():
-        return file_hash(weights)[:16]
-    return course.profile.base_model
+    """Which base model: the hashes of the shipped or given weights, or the hub id."""
+    base = course.profile.base_model
+    folder = data_dir() / TINY_BASE if base == "tiny" else Path(base).expanduser()
+    weights = sorted(folder.glob("*.safetensors"))
+    return "-".join(file_hash(path)[:16] for path in weights) or base
 
 
 def data_fingerprint(course: Course) -> str:
-    """Which instruction data: the hash of the shipped file, or the hub id."""
+    """Which instruction data: the hash of the shipped or given file, or the hub id."""
     names = {"world": "world/instructions_train.jsonl", "english": "english/instructions.jsonl"}
     source = course.profile.instructions
-    return file_hash(data_dir() / names[source])[:16] if source in names else source
+    if source in names:
+        return file_hash(data_dir() / names[source])[:16]
+    return fingerprint(source)
 
 
 def _train_sft(course: Course, out: Path, seed: int, progress: Progress) -> None:
@@ -265,10 +290,10 @@ def _own_labels(course: Course, labels: str) -> OwnLabels | None:
 
 
 def preference_fingerprint(course: Course) -> str:
-    """Which preference pairs: the hash of the shipped file, or the hub id."""
+    """Which preference pairs: the hash of the shipped or given file, or the hub id."""
     names = {"world": "world/preferences_train.jsonl", "english": "english/preferences.jsonl"}
     source = course.profile.preferences
-    return file_hash(data_dir() / names[source])[:16] if source in names else source
+    return file_hash(data_dir() / names[source])[:16] if source in names else fingerprint(source)
 
 
 def _train_reward(course: Course, out: Path, seed: int, progress: Progress, labels: str) -> None:
@@ -316,7 +341,7 @@ def _train_ppo(course: Course, out: Path, seed: int, progress: Progress) -> None
     from .ppo import PPOConfig, pipeline
 
     steps = _ppo_steps(course)
-    trainer = pipeline.make_trainer(course, PPOConfig.of(course, seed=seed), steps)
+    trainer = pipeline.make_trainer(course, PPOConfig.of(course, seed=seed).shared(), steps)
     history = trainer.train(
         pipeline.train_prompts(course), pipeline.scorer(course), steps, on_step=progress
     )
@@ -509,6 +534,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("stage", nargs="?", help="which stage; none lists them")
     parser.add_argument("--profile", default=None)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--model", metavar="ID", help="another base model: a hub id or a folder")
+    for kind in ("instructions", "preferences"):
+        parser.add_argument(
+            f"--{kind}", metavar="SOURCE", help=f"other {kind}: a file, a folder or a hub id"
+        )
 
 
 def main(args: argparse.Namespace) -> int:
@@ -519,6 +549,15 @@ def main(args: argparse.Namespace) -> int:
     get_stage(args.stage)  # say so before anything heavy is loaded
     from ._setup import setup
 
-    course = setup("train", profile=args.profile, seed=args.seed)
-    print(ensure(args.stage, course, args.seed))
+    course = setup(
+        "train",
+        profile=args.profile,
+        seed=args.seed,
+        model=args.model,
+        instructions=args.instructions,
+        preferences=args.preferences,
+    )
+    folder = ensure(args.stage, course, args.seed)
+    if processes.is_main():
+        print(folder)
     return 0

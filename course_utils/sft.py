@@ -12,7 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import data, models
-from .trainers import History, TrainingSettings, common_arguments, profile_settings, run
+from .trainers import (
+    History,
+    TrainingSettings,
+    common_arguments,
+    profile_settings,
+    run,
+    whole_weights,
+)
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -100,5 +107,5 @@ def train(
         if "loss" in r
     ]
     if out is not None:
-        models.save(trained, tokenizer, out)
+        models.save(trained, tokenizer, out, whole_weights(trainer))
     return trained, history

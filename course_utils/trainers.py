@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import models, room
+from .processes import is_sharded, share
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, Trainer, TrainerCallback
@@ -27,8 +28,8 @@ class TrainingSettings:
     Attributes:
         epochs: passes over the data.
         learning_rate: peak; linear decay to zero after warm-up.
-        batch_size: examples (pairs, for preferences) per optimiser step on one device, times
-            `accumulation`.
+        batch_size: examples (pairs, for preferences) per optimiser step, times `accumulation`;
+            several processes share them.
         accumulation: forward passes added up before a step.
         warmup: share of the steps during which the learning rate rises.
         max_length: tokens of prompt and response together.
@@ -64,11 +65,12 @@ def common_arguments(
     course: Course, settings: TrainingSettings, out: str, seed: int
 ) -> dict[str, Any]:
     """What every TRL configuration is given. TRL's own defaults assume a GPU; these do not."""
+    batch_size, accumulation = share(settings.batch_size, settings.accumulation)
     return {
         "output_dir": out,
         "num_train_epochs": settings.epochs,
-        "per_device_train_batch_size": settings.batch_size,
-        "gradient_accumulation_steps": settings.accumulation,
+        "per_device_train_batch_size": batch_size,
+        "gradient_accumulation_steps": accumulation,
         "learning_rate": settings.learning_rate,
         "warmup_steps": settings.warmup,  # below 1 it is a share of all steps
         "max_length": settings.max_length,
@@ -162,6 +164,17 @@ def _train(
                 trainer.train()
         unwrap = trainer.accelerator.unwrap_model
         return trainer, unwrap(trainer.model, keep_fp32_wrapper=False).eval()
+
+
+def whole_weights(trainer: Trainer) -> dict[str, Any] | None:
+    """The weights gathered from all processes, when each holds a share; else None.
+
+    Every process has to come here; the main one gets them all.
+    """
+    if not is_sharded():
+        return None
+    weights: dict[str, Any] = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    return weights
 
 
 def _step_callback(on_step: Callable[[int, int], None]) -> TrainerCallback:

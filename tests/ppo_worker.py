@@ -7,6 +7,7 @@ ppo_worker.py step MODEL OUT                     two updates from fixed response
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ def train(folder: str, checkpoint: str, out: str, steps: str) -> None:
 
 def step(folder: str, out: str) -> None:
     """Responses of unequal length, dealt to the processes in order."""
-    processes = int(__import__("os").environ.get("WORLD_SIZE", "1"))
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
     size = GLOBAL_BATCH // processes
     trainer = trainer_for(
         folder,
@@ -60,7 +61,8 @@ def step(folder: str, out: str) -> None:
         stats = trainer.step(queries, responses, scores)
     if trainer.accelerator.is_main_process:
         weights = {n: p.detach().flatten().tolist() for n, p in trainer.policy.named_parameters()}
-        Path(out).write_text(json.dumps({"stats": stats, "weights": weights}))
+        record = {"processes": processes, "stats": stats, "weights": weights}
+        Path(out).write_text(json.dumps(record))
 
 
 if __name__ == "__main__":

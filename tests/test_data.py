@@ -60,7 +60,6 @@ def test_a_line_separator_inside_a_text_is_no_line_break(tmp_path: Path) -> None
         ("", "rows.jsonl is empty"),
         (" \n\n", "rows.jsonl is empty"),
         (b'{"a": 1}\n{"a": "\xff"}\n', "rows.jsonl, line 2, is not UTF-8"),
-        (b'\xef\xbb\xbf{"a": 1}\n', "rows.jsonl, line 1, is not JSON: "),  # a BOM, from Windows
     ],
 )
 def test_a_bad_file_is_named_with_its_line(
@@ -68,6 +67,10 @@ def test_a_bad_file_is_named_with_its_line(
 ) -> None:
     with pytest.raises(CourseError, match="^" + re.escape(message)):
         data.read_jsonl(write(tmp_path, content), ["a"])
+
+
+def test_the_mark_that_windows_puts_first_is_no_text(tmp_path: Path) -> None:
+    assert data.read_jsonl(write(tmp_path, b'\xef\xbb\xbf{"a": 1}\n')) == [{"a": 1}]
 
 
 def test_every_missing_key_is_named(tmp_path: Path) -> None:
@@ -257,21 +260,17 @@ def dialogue(*turns: str) -> str:
     return "".join(f"\n\n{speakers[i % 2]}: {turn}" for i, turn in enumerate(turns))
 
 
-def hub(monkeypatch: pytest.MonkeyPatch, rows: list[dict[str, str]]) -> list[tuple[str, str]]:
-    """`load_dataset` gives `rows`; the list tells what was asked for."""
+def hub(monkeypatch: pytest.MonkeyPatch, **parts: list[dict[str, Any]]) -> None:
+    """The hub's one data set has these parts."""
     import datasets
 
-    asked: list[tuple[str, str]] = []
-
-    def load(name: str, split: str) -> Any:
-        asked.append((name, split))
-        return datasets.Dataset.from_list(rows)
-
-    monkeypatch.setattr(datasets, "load_dataset", load)
-    return asked
+    sets = {name: datasets.Dataset.from_list(rows) for name, rows in parts.items()}
+    monkeypatch.setattr(datasets, "load_dataset", lambda name: datasets.DatasetDict(sets))
 
 
-def test_hub_dialogues_of_one_question_become_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hub_dialogues_become_pairs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     rows = [
         {
             "chosen": dialogue(f"What is {i}?\nTell me.", "A number.\n\nA small one."),
@@ -280,14 +279,16 @@ def test_hub_dialogues_of_one_question_become_pairs(monkeypatch: pytest.MonkeyPa
         for i in range(40)
     ]
     others = [
-        {"chosen": dialogue("a", "b", "c", "d"), "rejected": dialogue("a", "b", "c", "e")},
         {"chosen": dialogue("a", "b"), "rejected": dialogue("z", "b")},
         {"chosen": "no dialogue", "rejected": dialogue("a", "b")},
     ]
-    asked = hub(monkeypatch, rows + others)
+    hub(monkeypatch, train=rows + others, test=rows[:5])
     sets = {s: data.load_preferences(course("some/hub-set"), s) for s in data.PREFERENCE_SPLITS}
-    assert [split for _, split in asked] == ["train", "train", "test"]
-    assert {s: len(r) for s, r in sets.items()} == {"train": 38, "validation": 2, "test": 40}
+    assert {s: len(r) for s, r in sets.items()} == {"train": 38, "validation": 2, "test": 5}
+    assert capsys.readouterr().out.splitlines()[0] == (
+        "some/hub-set: dialogues as in hh-rlhf, 40 pairs; left out: 1 whose sides part before the "
+        "last answer, 1 that are no dialogue of questions and answers."
+    )
     prompts = {s: set(r["prompt"]) for s, r in sets.items()}
     assert not prompts["train"] & prompts["validation"]
     assert prompts["train"] | prompts["validation"] == {
@@ -301,12 +302,22 @@ def test_hub_dialogues_of_one_question_become_pairs(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_hub_set_of_another_form_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    hub(monkeypatch, [{"chosen": "a", "other": "b"}])
-    with pytest.raises(CourseError, match="hub-set has no column rejected; it has chosen, other"):
+    hub(monkeypatch, train=[{"chosen": "a", "other": "b"}])
+    with pytest.raises(
+        CourseError, match=r"hub-set has the columns chosen, other\. Known formats:"
+    ):
         data.load_preferences(course("some/hub-set"))
-    hub(monkeypatch, [{"chosen": "a", "rejected": "b"}])
-    with pytest.raises(CourseError, match="no dialogue of one question in train"):
+    hub(monkeypatch, train=[{"chosen": "a", "rejected": "b"}])
+    with pytest.raises(CourseError, match=r"no row can be used: 1 that are no dialogue"):
         data.load_preferences(course("some/hub-set"))
+    hub(monkeypatch, train_prefs=[{"chosen": "a", "rejected": "b"}])
+    with pytest.raises(CourseError, match=r"no part called train; it has train_prefs"):
+        data.load_preferences(course("some/hub-set"))
+
+
+def test_a_hub_set_that_cannot_be_loaded_is_one_sentence(offline: None) -> None:
+    with pytest.raises(CourseError, match=r"some/none could not be loaded .* path of a file\.$"):
+        data.load_instructions("some/none")
 
 
 # Templates

@@ -227,6 +227,7 @@ def test_wheel_holds_the_code_the_data_and_the_licences(tmp_path: Path) -> None:
     (copy / "data" / "english" / "one.jsonl").write_text("{}\n")
     (copy / "data" / "model.safetensors").write_bytes(b"x")
     shutil.copy(ROOT / "data" / "constitution.json", copy / "data")
+    shutil.copytree(ROOT / "configs", copy / "configs")
     build = "import sys; from hatchling.build import build_wheel; print(build_wheel(sys.argv[1]))"
     result = subprocess.run(
         [sys.executable, "-c", build, str(tmp_path)], cwd=copy, capture_output=True, text=True
@@ -237,6 +238,7 @@ def test_wheel_holds_the_code_the_data_and_the_licences(tmp_path: Path) -> None:
     assert "course_utils/_data/english/one.jsonl" in names
     assert "course_utils/_data/model.safetensors" in names
     assert "course_utils/_data/constitution.json" in names
+    assert "course_utils/_configs/accelerate/fsdp.yaml" in names
     assert not [n for n in names if n.startswith("data/")]
     assert [n for n in names if n.endswith("licenses/LICENSE-TEXT.md")]
     assert wheel.name.startswith(f"rlhf_course-{course_utils.__version__}-")

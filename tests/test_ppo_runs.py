@@ -21,6 +21,7 @@ from ppo_toys import PROMPTS, make_trainer, share_of  # noqa: E402
 
 HERE = Path(__file__).parent
 WORKER = str(HERE / "ppo_worker.py")
+TWO = HERE.parent / "configs" / "accelerate" / "cpu.yaml"
 STEPS = 30
 
 
@@ -111,8 +112,8 @@ def test_two_processes_equal_one(folder: str, tmp_path: Path) -> None:
         check=True,
         capture_output=True,
     )
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
-    launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    # `accelerate launch --cpu --num_processes 2` would start a single process.
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(TWO)]
     result = subprocess.run(
         [*launch, "--main_process_port", "0", WORKER, "step", folder, str(two)],
         env=environment(),
@@ -122,6 +123,7 @@ def test_two_processes_equal_one(folder: str, tmp_path: Path) -> None:
     )
     assert result.returncode == 0, result.stderr[-2000:]
     a, b = json.loads(one.read_text()), json.loads(two.read_text())
+    assert (a["processes"], b["processes"]) == (1, 2)
     assert a["stats"].keys() == b["stats"].keys()
     for name, value in a["stats"].items():
         assert b["stats"][name] == pytest.approx(value, abs=1e-5), name

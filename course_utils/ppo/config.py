@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CourseError, unknown_name
+from ..processes import count, share
 
 if TYPE_CHECKING:
     from .._setup import Course
@@ -144,6 +145,16 @@ class PPOConfig:
                 f"batch_size {self.batch_size} is not divisible by mini_batch_size x "
                 f"gradient_accumulation_steps = {per_update}: every optimiser step needs as much."
             )
+
+    def shared(self) -> PPOConfig:
+        """For each of several processes, so that a batch has as many responses as with one."""
+        size, accumulation = share(self.mini_batch_size, self.gradient_accumulation_steps)
+        return replace(
+            self,
+            batch_size=self.batch_size // count(),
+            mini_batch_size=size,
+            gradient_accumulation_steps=accumulation,
+        )
 
     @classmethod
     def of(cls, course: Course, **changes: Any) -> PPOConfig:

@@ -99,7 +99,10 @@ class PPOTrainer:
         assert model is not None and tokenizer is not None
         self.tokenizer = tokenizer
         self.accelerator = Accelerator(
-            log_with=self.config.log_with, **self.config.accelerator_kwargs
+            log_with=self.config.log_with,
+            # One step per batch of responses, however many processes there are.
+            step_scheduler_with_optimizer=False,
+            **self.config.accelerator_kwargs,
         )
         if self.config.log_with:
             self.accelerator.init_trackers(

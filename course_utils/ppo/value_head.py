@@ -33,7 +33,8 @@ class ValueHead(nn.Module):
         nn.init.zeros_(self.summary.bias)
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        values: torch.Tensor = self.summary(hidden.to(self.summary.weight.dtype)).squeeze(-1)
+        with torch.autocast(hidden.device.type, enabled=False):  # which would make it 16 bits
+            values: torch.Tensor = self.summary(hidden.to(self.summary.weight.dtype)).squeeze(-1)
         return values
 
 

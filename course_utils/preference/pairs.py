@@ -9,21 +9,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any
 
 from course_utils.data import mask_prompt
 from course_utils.errors import CourseError
+from course_utils.formats import ANSWER, Messages, are_messages, conversation
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-ANSWER = "\n\nAssistant:"  # what an answer follows in hh-rlhf
 SIDES = ("chosen", "rejected")
 ACCEPTED = (
     "give chosen and rejected as whole dialogues (hh-rlhf), as text beside a prompt, or as lists "
     "of {'role': ..., 'content': ...} messages"
 )
-Messages = list[dict[str, str]]
 
 
 @dataclass(frozen=True)
@@ -116,29 +115,13 @@ def _split(
         return before + mark, answer
     if isinstance(given, str) and isinstance(prompt, str):
         return prompt, given
-    if not _are_messages(given) or not (isinstance(prompt, str | None) or _are_messages(prompt)):
+    if not are_messages(given) or not (isinstance(prompt, str | None) or are_messages(prompt)):
         raise CourseError(f"Row {number}, {side}: {ACCEPTED}.")
     if tokenizer is None or not tokenizer.chat_template:
         raise CourseError(
             f"Row {number} holds chat messages: pass a tokenizer that has a chat template."
         )
-    return _split_chat(_conversation(prompt, given), tokenizer)
-
-
-def _are_messages(given: Any) -> TypeGuard[Messages]:
-    return (
-        isinstance(given, list)
-        and bool(given)
-        and all(isinstance(m, Mapping) and {"role", "content"} <= m.keys() for m in given)
-    )
-
-
-def _conversation(prompt: str | Messages | None, side: Messages) -> Messages:
-    """All messages of one side: some data sets repeat the prompt in it, some do not."""
-    if isinstance(prompt, str):
-        prompt = [{"role": "user", "content": prompt}] if side[0]["role"] == "assistant" else []
-    prompt = prompt or []
-    return side if side[: len(prompt)] == prompt else prompt + side
+    return _split_chat(conversation(prompt, given), tokenizer)
 
 
 def _split_chat(messages: Messages, tokenizer: PreTrainedTokenizerBase) -> tuple[str, str]:

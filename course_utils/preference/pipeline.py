@@ -25,6 +25,7 @@ from course_utils.preference.batches import Batch, collate_pairs, pad_batch, res
 from course_utils.preference.pairs import unpair
 from course_utils.preference.training import PreferenceSettings
 from course_utils.preference.training import train as train_on_pairs
+from course_utils.processes import is_sharded
 from course_utils.trainers import History
 
 if TYPE_CHECKING:
@@ -86,6 +87,8 @@ def train(
         settings: None takes `PreferenceSettings.of` the method.
         rows: None takes `train_pairs`.
         out: where to save the result, an adapter merged, so that the folder can be loaded alone.
+            Weights spread over several processes cannot be merged: then the adapter is saved, with
+            the run it belongs onto.
     """
     settings = settings or PreferenceSettings.of(course, method)
     if start is None and method in FROM_BASE:
@@ -94,10 +97,20 @@ def train(
         start = start or runs.ensure("sft", course, course.seed)
         model, tokenizer = models.load_merged(start, course)
     rows = train_pairs(course, seed) if rows is None else rows
+    sharded = is_sharded()
     trained, history = train_on_pairs(
-        course, model, tokenizer, rows, settings, method=method, seed=seed, on_step=on_step
+        course,
+        model,
+        tokenizer,
+        rows,
+        settings,
+        method=method,
+        seed=seed,
+        out=out if sharded else None,
+        start=start if settings.adapter == "lora" else None,
+        on_step=on_step,
     )
-    if out is not None:
+    if out is not None and not sharded:
         trained = models.merged(trained)
         models.save(trained, tokenizer, out)
     return trained, tokenizer, history

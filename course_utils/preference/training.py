@@ -22,12 +22,14 @@ from course_utils import models
 from course_utils.errors import CourseError, unknown_name
 from course_utils.preference.losses import require_positive
 from course_utils.preference.rows import training_rows
+from course_utils.processes import shared_rows
 from course_utils.trainers import (
     History,
     TrainingSettings,
     common_arguments,
     profile_settings,
     run,
+    whole_weights,
 )
 
 if TYPE_CHECKING:
@@ -152,10 +154,11 @@ def make_trainer(
         _require_reference(reference, tokenizer, method)
         options["ref_model"] = reference[0]
     with _quiet():
+        usable = training_rows(rows, tokenizer, settings.max_length, method, seed)
         return _trainer_class(method)(
             model=model,
             args=training_arguments(course, settings, method, out, seed),
-            train_dataset=training_rows(rows, tokenizer, settings.max_length, method, seed),
+            train_dataset=shared_rows(usable, out, course),
             processing_class=tokenizer,
             **options,
         )
@@ -172,6 +175,7 @@ def train(
     reference: tuple[PreTrainedModel, PreTrainedTokenizerBase] | None = None,
     seed: int = 0,
     out: Path | None = None,
+    start: Path | None = None,
     on_step: Callable[[int, int], None] | None = None,
 ) -> tuple[PreTrainedModel, History]:
     """Train `model` in place on preferences and return it with its history.
@@ -184,6 +188,7 @@ def train(
         method: one of `TRAINABLE`.
         reference: model and tokenizer to stay close to; None takes `model` as it is now.
         out: where to save the result; None keeps it in memory.
+        start: the run that `model` is, to be noted where the result is an adapter for it.
         on_step: called with (steps done, steps in all), for a progress bar.
 
     Returns:
@@ -219,7 +224,7 @@ def train(
         if "loss" in row
     ]
     if out is not None:
-        models.save(trained, tokenizer, out)
+        models.save(trained, tokenizer, out, whole_weights(trainer), start)
     return trained, history
 
 
