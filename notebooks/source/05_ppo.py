@@ -517,15 +517,17 @@ if course.profile.name == "tiny":
         )
 
 # %% [markdown]
-# ## In your own words
-# The reward model's accuracy on held-out pairs was good, yet its score can be driven up while gold falls. How do both
-# hold at once, and what could you watch in a real project, where nobody has gold?
+# ## Read the figure, in your own words
+# Take the cheapest price of KL in the figure above. At about which square root of KL is gold highest, what do gold and
+# proxy do from there on, and why would somebody who has only the left panel not stop? The reward model's accuracy on
+# held-out pairs was good: how can both hold at once, and what could you watch in a real project, where nobody has gold?
 
 # %% [markdown] answer="why_overoptimise" points=2
-# Held-out pairs come from the same writers as the training pairs. The policy leaves that region: it searches
-# for answers the reward model has never been corrected on, and its biases (here cheer and length) are the easiest
-# to exploit. Watch the KL, length and style, keep a second reward model or people to judge fresh samples, and stop
-# early or raise the price of KL when proxy and judges part ways.
+# Gold is highest near 2, a KL of about 4, and falls from there to far below its start, while the proxy keeps rising, only
+# more slowly: the left panel alone shows nothing but progress. Held-out pairs come from the same writers as the training
+# pairs. The policy leaves that region: it searches for answers the reward model has never been corrected on, and its
+# biases (here cheer and length) are the easiest to exploit. Watch the KL, length and style, keep a second reward model
+# or people to judge fresh samples, and stop early or raise the price of KL when proxy and judges part ways.
 
 # %% [markdown]
 # ## Then and now
