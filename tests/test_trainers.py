@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -93,6 +94,9 @@ def test_the_small_size_sees_the_data_once(settings: Any) -> None:
 
 def test_a_failed_run_gives_the_model_its_own_forward_back(new_model: Callable[..., Any]) -> None:
     class Patches:
+        model = torch.nn.Linear(1, 1)
+        args = SimpleNamespace(fp16=False)
+
         def remove_callback(self, callback: Any) -> None:
             model.forward = lambda *args, **kwargs: None
 
