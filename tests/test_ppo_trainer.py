@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 torch = pytest.importorskip("torch")
 
-from ppo_toys import PROMPTS, make_trainer, share_of  # noqa: E402
+from ppo_toys import PROMPTS, SETTINGS, make_trainer, share_of  # noqa: E402
 
 from course_utils.errors import CourseError  # noqa: E402
 from course_utils.ppo import (  # noqa: E402
@@ -537,3 +538,53 @@ def test_losses_are_exported() -> None:
     from course_utils import ppo
 
     assert ppo.gae is losses.gae and set(ppo.__all__) <= set(dir(ppo))
+
+
+@pytest.fixture
+def fresh_accelerate() -> Iterator[None]:
+    """`accelerate` remembers the precision it was first given."""
+    from accelerate.state import AcceleratorState, GradientState
+
+    def forget() -> None:
+        AcceleratorState._reset_state(True)
+        GradientState._reset_state()
+
+    forget()
+    yield
+    forget()
+
+
+def test_in_16_bits_values_and_log_probs_stay_in_float32(
+    new_model: NewModel, tokenizer: Any, fresh_accelerate: None
+) -> None:
+    trainer = make_trainer(
+        new_model(),
+        tokenizer,
+        batch_size=8,
+        mini_batch_size=4,
+        accelerator_kwargs={"cpu": True, "mixed_precision": "bf16"},
+    )
+    before = weights(trainer)
+    kept = trainer._collect([torch.tensor([5, 6])] * 2, None, 3)
+    assert {(k.logprobs.dtype, k.values.dtype) for k in kept} == {(torch.float32, torch.float32)}
+    history = trainer.train(PROMPTS, share_of("e"), 2)
+    assert all(math.isfinite(row["policy/loss"]) for row in history)
+    assert not torch.equal(before, weights(trainer))
+
+
+def test_a_schedule_takes_one_step_for_a_batch_whatever_the_processes(
+    new_model: NewModel, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from accelerate import PartialState
+
+    from course_utils.ppo.trainer import adam
+
+    policy = AutoModelForCausalLMWithValueHead.from_pretrained(new_model())
+    config = PPOConfig(**(SETTINGS | {"batch_size": 8, "mini_batch_size": 4}))
+    optimizer = adam(policy, config)
+    decay = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=10)
+    trainer = PPOTrainer(config, policy, None, tokenizer, optimizer=optimizer, lr_scheduler=decay)
+    trainer.train(PROMPTS, share_of("e"), 1)
+    monkeypatch.setitem(PartialState._shared_state, "num_processes", 4)
+    trainer.lr_scheduler.step()
+    assert trainer.lr_scheduler.get_last_lr()[0] == pytest.approx(0.8 * config.learning_rate)

@@ -330,7 +330,8 @@ class PPOTrainer:
         def fill(which: slice) -> None:
             rows = by_length[which]
             part = trim(batch, rows)
-            where = (rows[:, None], torch.arange(part.response_mask.shape[1])[None])
+            columns = torch.arange(part.response_mask.shape[1], device=self.device)
+            where = (rows[:, None], columns[None])
             batch.ref_logprobs[where] = self.reference_logprobs(part)
             if not known:
                 logprobs, values = policy_outputs(self.policy, part, self.temperature)
@@ -368,7 +369,7 @@ class PPOTrainer:
         per_update = c.mini_batch_size * c.gradient_accumulation_steps
         totals: list[torch.Tensor] = []
         for _ in range(c.ppo_epochs):
-            order = torch.randperm(c.batch_size, generator=self._shuffler)
+            order = torch.randperm(c.batch_size, generator=self._shuffler).to(self.device)
             for rows in order.split(per_update):
                 totals.append(self._update(batch, advantages, returns, rows, not totals))
             if c.early_stopping and totals[-1][3] > 1.5 * c.target_kl:
