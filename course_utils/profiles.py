@@ -137,7 +137,8 @@ TINY = Profile(
 
 LAPTOP = Profile(
     name="laptop",
-    description="SmolLM2-135M-Instruct with LoRA on 287 English instructions; CPU or Apple GPU",
+    description="SmolLM2-135M-Instruct with LoRA on 287 English instructions and 332 pairs; "
+    "CPU or Apple GPU",
     base_model="HuggingFaceTB/SmolLM2-135M-Instruct",
     base_is_instruct=True,
     adapter="lora",
