@@ -248,7 +248,7 @@ def test_practice_prompts_of_each_source(monkeypatch: pytest.MonkeyPatch) -> Non
     for source in ("world", "english"):
         assert data.practice_prompts(course(source)) == data.load_prompts(course(source), "rl")
     row = {"instruction": "Why?", "context": "It rains.", "response": "Clouds.", "category": "qa"}
-    hub(monkeypatch, [row] * 40)
+    hub(monkeypatch, train=[row] * 40)
     found = data.practice_prompts(course("some/hub-set"))
     assert len(found) == 38
     assert data.prompt_of(found[0]) == data.format_prompt("Why?", "It rains.")

@@ -286,8 +286,12 @@ def test_the_record_compares_the_methods_as_chapter_07_says() -> None:
 
     assert {verdict(method, "sft") for method in pipeline.METHODS} == {"better"}
     against_dpo = {m: verdict(m, "dpo") for m in ("ipo", "kto", "orpo", "simpo")}
-    inconclusive = {"ipo": "inconclusive", "simpo": "inconclusive"}
-    assert against_dpo == {"kto": "better", "orpo": "worse", **inconclusive}
+    assert against_dpo == {
+        "kto": "better",
+        "orpo": "worse",
+        "simpo": "worse",
+        "ipo": "inconclusive",
+    }
     assert verdict("orpo", "chosen_only") == verdict("kto_weighted", "kto_few_down")
     assert (
         verdict("orpo", "chosen_only") == "inconclusive"

@@ -728,8 +728,8 @@ print("worse than SFT:", ", ".join(worse) or "none")
 #   this; whether the weight brings it back, three seeds cannot tell.
 # - **IPO and DPO** cannot be told apart. Here IPO's answers are no shorter and end by themselves less often: the target
 #   limits the log-ratio per token, not the length.
-# - **SimPO** has no verdict against DPO, with the shortest answers, which end by themselves nearly always: the mean
-#   does not pay for length.
+# - **SimPO** is a little behind DPO, with the shortest answers, which end by themselves nearly always: the mean does not
+#   pay for length.
 # - **ORPO** is behind DPO, and what it gains over SFT is nearly all in its control: the chosen answers of the pairs are
 #   better than chapter 02's demonstrations, and SFT on them alone gets about as far. The odds ratio's own part is
 #   inconclusive.
