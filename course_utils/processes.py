@@ -62,7 +62,7 @@ def agree(value: Callable[[], T], course: Course) -> T:
 
     _state(course)
     answer: list[Any] = broadcast_object_list([value() if is_main() else None])
-    return answer[0]  # type: ignore[no-any-return]
+    return answer[0]
 
 
 def wait(course: Course) -> None:

@@ -179,8 +179,8 @@ def _train_into(stage: Stage, course: Course, seed: int, folder: Path) -> None:
         print(f"Training {stage.name} (seed {seed}): {stage.says}")
     began = time.time()
     # What the others write besides weights goes into a folder that is thrown away.
-    where = {"prefix": f".{folder.name}-", "dir": folder.parent} if main else {}
-    scratch = Path(tempfile.mkdtemp(**where))
+    parent = folder.parent if main else None
+    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=parent))
     try:
         with _bar(stage.name, show=main) as progress:
             stage.train(course, scratch, seed, progress)
