@@ -271,7 +271,7 @@ def setting_of(profile: Profile, stage: str, dtype: str, device: str) -> Setting
         trained=4 if lora and not by_trl else e,
         rank=profile.lora_rank if lora else 0,
         quantised=profile.load_in_4bit,
-        checkpointing=profile.gradient_checkpointing and stage != "ppo",
+        checkpointing=profile.gradient_checkpointing,
         cuda=device == "cuda",
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -575,8 +576,6 @@ def test_in_16_bits_values_and_log_probs_stay_in_float32(
 def test_a_schedule_takes_one_step_for_a_batch_whatever_the_processes(
     new_model: NewModel, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from accelerate import PartialState
-
     from course_utils.ppo.trainer import adam
 
     policy = AutoModelForCausalLMWithValueHead.from_pretrained(new_model())
@@ -585,6 +584,7 @@ def test_a_schedule_takes_one_step_for_a_batch_whatever_the_processes(
     decay = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=10)
     trainer = PPOTrainer(config, policy, None, tokenizer, optimizer=optimizer, lr_scheduler=decay)
     trainer.train(PROMPTS, share_of("e"), 1)
-    monkeypatch.setitem(PartialState._shared_state, "num_processes", 4)
+    four = SimpleNamespace(num_processes=4)
+    monkeypatch.setattr("accelerate.scheduler.AcceleratorState", lambda: four)
     trainer.lr_scheduler.step()
     assert trainer.lr_scheduler.get_last_lr()[0] == pytest.approx(0.8 * config.learning_rate)
