@@ -276,7 +276,7 @@ _ = plotting.bars(
 # %% [markdown]
 # The whiskers are bootstrap intervals over prompts for one training run. Would another seed do as well?
 # The record below (made by `python -m course_utils sweep sft` in `tiny`) has three seeds for each variant; its interval
-# resamples seeds and prompts. One row of it is what this chapter just trained.
+# is for other prompts and another training. One row of it is what this chapter just trained.
 
 # %%
 import numpy as np

@@ -392,7 +392,7 @@ def recorded(key: str, method: str, variant: str = FULL) -> np.ndarray:
 
 
 def with_interval(values: np.ndarray) -> evaluation.Difference:
-    """Mean over seeds and prompts, and its interval; both are resampled."""
+    """Mean over seeds and prompts, and its interval: for other prompts, and another training."""
     return evaluation.paired_difference(values, np.zeros(values.shape[-1]))
 
 
@@ -421,11 +421,14 @@ for panel, (key, title) in zip(panels, KEYS.items()):
     panel.set_xticks(range(3), list(METHODS.values()))
     panel.axhline(0, color=plotting.COLOURS["text"], linewidth=0.8)
     panel.set(title=title, ylabel="mean gold" if key == "test" else "share of responses")
+panels[0].set_ylim(0)
 panels[1].set_ylim(panels[0].get_ylim())  # both are shares: one scale
 _ = figure.suptitle(f"After training, three seeds; critiques and revisions by {judge}")
 
 # %% [markdown]
-# (95% intervals over seeds and prompts. The middle bar of each panel is the control, trained on the first responses.)
+# (95% intervals over seeds and prompts, cut at zero for shares. Where the three trainings differ much, as the control's
+# do, three say little about a fourth, and the interval is wide. The middle bar of each panel is the control, trained on the
+# first responses.)
 
 # %%
 table = []
@@ -557,6 +560,7 @@ for variant, colour in zip(variants, plotting.CYCLE):
 right.axhline(before, color=plotting.COLOURS["text"], linestyle="--", linewidth=1)
 right.annotate("SFT", (1.0, before), xycoords=("axes fraction", "data"), ha="right", va="bottom")
 left.set(title="Revised responses", xlabel="round", xticks=range(len(h)), ylabel="share harmful")
+left.set_ylim(0)
 left.legend(loc="best")
 right.set(title="The trained policy", ylim=left.get_ylim())
 right.set_xticks(range(len(variants)), [v.replace(" ", "\n") for v in variants], fontsize=9)

@@ -481,7 +481,7 @@ for begin in ("sft", "dpo"):
     print(f"{begin}: users minus control {evaluation.paired_difference(said, control)}")
 
 # %% [markdown]
-# (Gold on the test prompts, means over the seeds. The intervals resample seeds and prompts.)
+# (Gold on the test prompts, means over the seeds. The intervals are for other prompts and another training.)
 #
 # Before you trust such a loop, think of who presses. Simulated users press at random; people press when they are delighted
 # or annoyed, some press for fun, and some to teach your model something. The thumbs are about the answers of *this* model:
