@@ -75,16 +75,16 @@ def write_notebook(folder: Path, cells: Sequence[str]) -> None:
 
 
 @contextlib.contextmanager
-def lab(folder: Path, tmp_path: Path) -> Iterator[str]:
-    """A JupyterLab of its own in `folder`, without anybody's settings: the address of its pages."""
-    pytest.importorskip("jupyterlab")
-    home = tmp_path / "home"
-    settings = home / "config" / "lab" / "user-settings" / "@jupyterlab" / "apputils-extension"
-    settings.mkdir(parents=True)
-    # or a question about news lies over the page
-    (settings / "notification.jupyterlab-settings").write_text('{"fetchNews": "false"}')
-    env = {key: value for key, value in os.environ.items() if not key.startswith("JUPYTER")}
-    env |= {
+def jupyter(program: str, folder: Path, home: Path, *options: str, **env: str) -> Iterator[int]:
+    """A server of Jupyter's `program` in `folder`, without anybody's settings: its port.
+
+    Args:
+        home: its home folder; its log is written there.
+        options: of the command, after those that every server needs.
+        env: further variables, or others than usual.
+    """
+    usual = {key: value for key, value in os.environ.items() if not key.startswith("JUPYTER")}
+    usual |= {
         "HOME": str(home),
         "JUPYTER_CONFIG_DIR": str(home / "config"),
         "JUPYTER_DATA_DIR": str(home / "data"),
@@ -93,25 +93,24 @@ def lab(folder: Path, tmp_path: Path) -> Iterator[str]:
         "PYTHONPATH": str(PACKAGE.parent),
         "OMP_NUM_THREADS": "1",
     }
-    port = free_port()
+    port, log = free_port(), home / "jupyter.log"
     command = [
-        *(sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"),
+        *(sys.executable, "-m", program, "--no-browser", "--allow-root"),
         *(f"--ServerApp.port={port}", "--ServerApp.port_retries=0", "--ServerApp.ip=127.0.0.1"),
-        *(f"--IdentityProvider.token={TOKEN}", "--LabApp.expose_app_in_browser=True"),
-        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+        *(f"--IdentityProvider.token={TOKEN}", *options),
     ]
-    with (tmp_path / "jupyter.log").open("wb") as log:
-        server = subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=log)
+    with log.open("wb") as sink:
+        server = subprocess.Popen(command, cwd=folder, env=usual | env, stdout=sink, stderr=sink)
     try:
 
         def up() -> bool:
-            assert server.poll() is None, (tmp_path / "jupyter.log").read_text()[-2000:]
+            assert server.poll() is None, log.read_text()[-2000:]
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
                 return True
             return False
 
-        wait_for(up, "JupyterLab answers")
-        yield f"http://127.0.0.1:{port}/doc/tree/{NOTEBOOK}?token={TOKEN}"
+        wait_for(up, f"{program} answers")
+        yield port
     finally:
         server.send_signal(signal.SIGINT)
         server.send_signal(signal.SIGTERM)  # a second signal skips the question
@@ -120,6 +119,23 @@ def lab(folder: Path, tmp_path: Path) -> Iterator[str]:
         except subprocess.TimeoutExpired:
             server.kill()
             server.wait()
+
+
+@contextlib.contextmanager
+def lab(folder: Path, tmp_path: Path) -> Iterator[str]:
+    """A JupyterLab of its own in `folder`: the address of the page with its notebook."""
+    pytest.importorskip("jupyterlab")
+    home = tmp_path / "home"
+    settings = home / "config" / "lab" / "user-settings" / "@jupyterlab" / "apputils-extension"
+    settings.mkdir(parents=True)
+    # or a question about news lies over the page
+    (settings / "notification.jupyterlab-settings").write_text('{"fetchNews": "false"}')
+    options = (
+        "--LabApp.expose_app_in_browser=True",
+        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+    )
+    with jupyter("jupyterlab", folder, home, *options) as port:
+        yield f"http://127.0.0.1:{port}/doc/tree/{NOTEBOOK}?token={TOKEN}"
 
 
 @contextlib.contextmanager

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import socket
-import subprocess
 import sys
-import time
-import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -18,6 +14,7 @@ from typing import Any
 import grading_course as course
 import pytest
 from grading_course import CHAPTER, EXERCISES, RIGHT, answer, released, write
+from lab_pages import PATIENCE, TOKEN, jupyter
 
 from course_utils.__main__ import main
 from course_utils.paths import PACKAGE
@@ -26,8 +23,6 @@ pytest.importorskip("jupyter_server")
 pytestmark = pytest.mark.slow
 
 TESTS = str(Path(__file__).parent)
-TOKEN = "only-for-this-test"
-PATIENCE = 120  # seconds for the server to come up, and for one page
 STUDENT = "Ada Ñandú"
 TOTAL = "def total(values):\n    return 0"  # right of nothing only: 2 of its 3 points
 
@@ -52,12 +47,6 @@ def graded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "grades-course"
 
 
-def _free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
-
-
 def _page(port: int, path: str) -> str:
     address = f"http://127.0.0.1:{port}/formgrader{path}"
     request = urllib.request.Request(address, headers={"Authorization": f"token {TOKEN}"})
@@ -68,44 +57,13 @@ def _page(port: int, path: str) -> str:
 @pytest.fixture(scope="module")
 def page(graded: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
     """`page("/api/assignments")` from a server that was started in the course folder."""
-    home, port = tmp_path_factory.mktemp("home"), _free_port()
-    env = {key: value for key, value in os.environ.items() if not key.startswith("JUPYTER")}
-    env |= {
-        "HOME": str(home),
-        "JUPYTER_CONFIG_DIR": str(home / "config"),
-        "JUPYTER_DATA_DIR": str(home / "data"),
-        "JUPYTER_RUNTIME_DIR": str(home / "runtime"),
-        "IPYTHONDIR": str(home / "ipython"),
+    home = tmp_path_factory.mktemp("home")
+    env = {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": f"{PACKAGE.parent}{os.pathsep}{TESTS}",
     }
-    command = [
-        *(sys.executable, "-m", "jupyter_server", "--no-browser", "--allow-root"),
-        *(f"--ServerApp.port={port}", "--ServerApp.port_retries=0", "--ServerApp.ip=127.0.0.1"),
-        f"--IdentityProvider.token={TOKEN}",
-    ]
-    log = home / "jupyter.log"
-    with log.open("wb") as sink:
-        server = subprocess.Popen(command, cwd=graded, env=env, stdout=sink, stderr=sink)
-    try:
-        deadline = time.monotonic() + PATIENCE
-        while True:
-            assert server.poll() is None and time.monotonic() < deadline, log.read_text()[-2000:]
-            try:
-                _page(port, "/api/status")
-                break
-            except urllib.error.HTTPError:
-                raise
-            except OSError:
-                time.sleep(0.2)
+    with jupyter("jupyter_server", graded, home, **env) as port:
         yield lambda path: _page(port, path)
-    finally:
-        server.terminate()
-        try:
-            server.wait(15)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
 
 
 def _found(page: Page, path: str) -> Any:
