@@ -413,6 +413,7 @@ def test_a_budget_reached_midway() -> None:
     assert made.cached == 14
 
 
+@pytest.mark.usefixtures("ctrl_c")
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 def test_ctrl_c_keeps_what_is_done(tmp_path: Path) -> None:
     path = tmp_path / "transcript.jsonl"

@@ -248,10 +248,11 @@ def test_practice_prompts_of_each_source(monkeypatch: pytest.MonkeyPatch) -> Non
     for source in ("world", "english"):
         assert data.practice_prompts(course(source)) == data.load_prompts(course(source), "rl")
     row = {"instruction": "Why?", "context": "It rains.", "response": "Clouds.", "category": "qa"}
-    hub(monkeypatch, train=[row] * 40)
+    hub(monkeypatch, train=[{**row, "instruction": f"Why {i}?"} for i in range(40)])
     found = data.practice_prompts(course("some/hub-set"))
     assert len(found) == 38
-    assert data.prompt_of(found[0]) == data.format_prompt("Why?", "It rains.")
+    asked = {data.prompt_of(case) for case in found}
+    assert asked < {data.format_prompt(f"Why {i}?", "It rains.") for i in range(40)}
     assert found[0].reference == "Clouds."
 
 

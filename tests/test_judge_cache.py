@@ -206,6 +206,7 @@ def test_a_killed_run_resumes_without_repeating_a_paid_call(
     assert len(again) == server.calls - asked_before == 24 - len(recorded)
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_keeps_what_is_done(server: JudgeServer) -> None:
     backend = server.backend(concurrency=2)
     server.delay = 0.05
