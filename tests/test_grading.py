@@ -28,7 +28,7 @@ from course_utils.authoring.build import build_notebook
 from course_utils.authoring.chapters import list_chapters
 from course_utils.checks import evaluate
 from course_utils.errors import CourseError
-from course_utils.grading import merge, report
+from course_utils.grading import merge, pool, report
 from course_utils.grading.assignments import Assignment, own_assignments
 from course_utils.grading.collect import collect, safe_id
 from course_utils.grading.execute import settle, tidy
@@ -313,6 +313,15 @@ def test_only_named_variables_reach_a_submission(monkeypatch: pytest.MonkeyPatch
     found = allowed_environment("/course")
     assert "secret" not in found.values() and found["TZ"] == "UTC"
     assert found["PYTHONPATH"].split(os.pathsep)[0] == "/course"
+
+
+def test_submissions_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two kernels with a thread per core each make both several times slower."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    assert [pool.environment(n)["OMP_NUM_THREADS"] for n in (1, 2, 3, 20)] == ["8", "4", "2", "1"]
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    assert pool.environment(2)["OMP_NUM_THREADS"] == "5"
 
 
 def test_a_spreadsheet_finds_no_formula_and_marks_come_back(tmp_path: Path) -> None:

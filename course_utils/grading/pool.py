@@ -60,7 +60,7 @@ def run_jobs(jobs: Iterator[Job], parallel: int, scratch: Path, done: Done) -> N
                     more = False
                     break
                 number += 1
-                _start(job, scratch / str(number))
+                _start(job, scratch / str(number), environment(parallel))
                 running.append(job)
             for job in [job for job in running if _finished(job)]:
                 running.remove(job)
@@ -73,7 +73,16 @@ def run_jobs(jobs: Iterator[Job], parallel: int, scratch: Path, done: Done) -> N
             _end(job)
 
 
-def _start(job: Job, folder: Path) -> None:
+def environment(parallel: int) -> dict[str, str]:
+    """What a worker may see, and its share of the cores: threads of two would wait for each other.
+
+    A number of threads that the instructor set is kept.
+    """
+    share = max(1, (os.cpu_count() or 1) // parallel)
+    return {"OMP_NUM_THREADS": str(share), **allowed_environment(str(PACKAGE.parent))}
+
+
+def _start(job: Job, folder: Path, env: dict[str, str]) -> None:
     job.folder = folder
     folder.mkdir(parents=True)
     nbformat.write(job.nb, folder / "notebook.ipynb")
@@ -82,7 +91,7 @@ def _start(job: Job, folder: Path) -> None:
     with (folder / "worker.log").open("wb") as log:
         job.process = subprocess.Popen(
             line,
-            env={**allowed_environment(str(PACKAGE.parent)), "HOME": str(folder)},
+            env={**env, "HOME": str(folder)},
             cwd=folder,
             stdin=subprocess.DEVNULL,
             stdout=log,
