@@ -122,11 +122,13 @@ def covered(shape: tuple[int, ...], seed_noise: float, repetitions: int = 240) -
     return hits / repetitions
 
 
+@pytest.mark.slow
 def test_the_interval_of_one_run_covers_the_truth_in_95_of_100() -> None:
     # standard error of a share of 0.95 in 240 tries: 0.014
     assert 0.90 <= covered((60,), 0.0) <= 0.99
 
 
+@pytest.mark.slow
 def test_the_interval_of_many_seeds_covers_the_truth_although_seeds_differ() -> None:
     # Without the seeds' part it would be far too narrow: sd of the seed mean 0.4 / sqrt(3) = 0.23
     # beside 1 / sqrt(60) = 0.13 for prompts.

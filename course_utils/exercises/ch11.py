@@ -132,10 +132,12 @@ def _holm_arrays(p_values: Any) -> Any:
     return out
 
 
-def _holm_library(p_values: Any) -> Any:
-    from statsmodels.stats.multitest import multipletests
-
-    return list(multipletests(p_values, method="holm")[1])
+def _holm_by_value(p_values: Any) -> Any:
+    """Each corrected value from its definition: the largest product among the p up to its own."""
+    products = [
+        (p, min(1.0, (len(p_values) - rank) * p)) for rank, p in enumerate(sorted(p_values))
+    ]
+    return [max(product for q, product in products if q <= p) for p in p_values]
 
 
 def _holm_without(p_values: list[float], *, rising: bool = True, capped: bool = True) -> Any:
@@ -151,9 +153,9 @@ def _holm_without(p_values: list[float], *, rising: bool = True, capped: bool = 
 
 
 def _hochberg(p_values: Any) -> Any:
-    from statsmodels.stats.multitest import multipletests
+    from scipy.stats import false_discovery_control
 
-    return list(multipletests(p_values, method="fdr_bh")[1])
+    return list(false_discovery_control(p_values, method="bh"))
 
 
 HOLM_WRONG = {
@@ -198,7 +200,7 @@ def _check_holm(answer: Any, rng: random.Random) -> Iterator[Part]:
             rng.shuffle(p)
         got = [float(x) for x in answer(p)]
         wrong = HOLM_WRONG
-        yield judge(1, got, _holm_library(p), wrong, (p,), "compare with the three steps above")
+        yield judge(1, got, _holm_by_value(p), wrong, (p,), "compare with the three steps above")
     yield Part(0.5, close([float(x) for x in answer([0.03])], [0.03]), "a single p stays as it is")
     got = [float(x) for x in answer([0.01, 0.04, 0.02])]
     yield Part(0.5, close(got, [0.03, 0.04, 0.04]), "compare with the example worked by hand")
@@ -311,7 +313,7 @@ EXERCISES = [
         hint="Sort, multiply by m, m - 1, ..., 1, carry the largest so far along, cap at 1.",
         check=_check_holm,
         solution=holm,
-        other_right=[_holm_arrays, _holm_library],
+        other_right=[_holm_arrays, _holm_by_value],
         wrong=HOLM_WRONG,
     ),
     Exercise(
