@@ -146,6 +146,8 @@ def _train_ppo(course: Course, path: str, tokenizer: Any, rows: int, length: int
         models.load_model(path, course), peft_config=lora
     )
     scorer = reward.reward_fn(*reward.new_reward_model(path, course))
+    if p.gradient_checkpointing:  # as `ppo.pipeline.make_trainer` does
+        policy.gradient_checkpointing_enable()
     trainer = PPOTrainer(config, policy, None, tokenizer)
     trainer.train([text(tokenizer, length - new)] * rows, scorer, STEPS)
 
