@@ -32,7 +32,7 @@ from course_utils.grading import merge, pool, report
 from course_utils.grading.assignments import Assignment, own_assignments
 from course_utils.grading.collect import collect, safe_id
 from course_utils.grading.execute import settle, tidy
-from course_utils.grading.sandbox import allowed_environment
+from course_utils.grading.sandbox import LAUNCH, allowed_environment
 from course_utils.grading.session import Entry, Options, sort_out
 from course_utils.paths import PACKAGE
 
@@ -482,6 +482,16 @@ def _started(marker: str) -> list[psutil.Process]:
         if marker in " ".join(process.info["cmdline"] or []):
             found.append(process)
     return found
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux to end children with parents")
+def test_a_kernel_whose_parent_went_while_it_started_does_not_start(tmp_path: Path) -> None:
+    for parent, starts in ((os.getpid(), True), (os.getpid() + 1, False)):
+        mark = tmp_path / str(parent)
+        settings = {"prefix": ["mkdir", "-p", str(mark), "--"], "parent": parent}
+        line = [sys.executable, str(LAUNCH), "outer", json.dumps(settings)]
+        subprocess.run(line, cwd=tmp_path, check=False)
+        assert mark.is_dir() == starts
 
 
 @pytest.mark.slow

@@ -27,23 +27,25 @@ def limit(memory_mb: int, file_mb: int) -> None:
             pass
 
 
-def die_with_parent() -> None:
-    """On Linux: when the grader is gone, even by SIGKILL, so is this process."""
+def die_with_parent(parent: int) -> None:
+    """On Linux: when the process `parent` is gone, even by SIGKILL, so is this one."""
     if sys.platform == "linux":
         import ctypes
 
         ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        if os.getppid() != parent:  # it went before we said so
+            sys.exit()
 
 
 def main() -> None:
     """Become the kernel."""
     stage, settings = sys.argv[1], json.loads(sys.argv[2])
     if stage == "outer":
-        die_with_parent()
+        die_with_parent(settings["parent"])
         again = [sys.executable, __file__, "inner", sys.argv[2]]
         os.execvp(settings["prefix"][0], [*settings["prefix"], *again])
     if not settings["prefix"]:
-        die_with_parent()
+        die_with_parent(settings["parent"])
     if sys.platform != "win32":
         limit(settings["memory_mb"], settings["file_mb"])
     sys.path.pop(0)  # this folder's modules are not the submission's

@@ -160,6 +160,7 @@ class KernelManager(AsyncKernelManager):
         prefix = list(UNSHARE) if limits.isolate and can_unshare() else []
         settings = {
             "prefix": prefix,
+            "parent": os.getpid(),
             "memory_mb": limits.memory_mb,
             "file_mb": min(FILE_MB, limits.disk_mb),
             "connection_file": str(connection),
