@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from course_utils import __version__
+from course_utils import __version__, processes
 from course_utils._python import require_python
 from course_utils.errors import CourseError
 
@@ -48,7 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         require_python()
         chosen = next((a for a in arguments if not a.startswith("-")), None)
         args = build_parser(chosen).parse_args(arguments)
-        return int(import_module(COMMANDS[args.command][0]).main(args) or 0)
+        code = int(import_module(COMMANDS[args.command][0]).main(args) or 0)
+        processes.part()
+        return code
     except CourseError as error:
         print(error, file=sys.stderr)
         return 2

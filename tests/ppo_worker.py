@@ -7,7 +7,6 @@ ppo_worker.py step MODEL OUT                     two updates from fixed response
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import torch
 from ppo_toys import PROMPTS, SETTINGS, share_of
 
+from course_utils import processes
 from course_utils.models import load_tokenizer
 from course_utils.ppo import AutoModelForCausalLMWithValueHead, PPOConfig, PPOTrainer
 
@@ -39,8 +39,7 @@ def train(folder: str, checkpoint: str, out: str, steps: str) -> None:
 
 def step(folder: str, out: str) -> None:
     """Responses of unequal length, dealt to the processes in order."""
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    size = GLOBAL_BATCH // processes
+    size = GLOBAL_BATCH // processes.count()
     trainer = trainer_for(
         folder,
         batch_size=size,
@@ -61,8 +60,9 @@ def step(folder: str, out: str) -> None:
         stats = trainer.step(queries, responses, scores)
     if trainer.accelerator.is_main_process:
         weights = {n: p.detach().flatten().tolist() for n, p in trainer.policy.named_parameters()}
-        record = {"processes": processes, "stats": stats, "weights": weights}
+        record = {"processes": processes.count(), "stats": stats, "weights": weights}
         Path(out).write_text(json.dumps(record))
+    processes.part()
 
 
 if __name__ == "__main__":
