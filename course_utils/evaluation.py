@@ -205,12 +205,13 @@ def evaluate(
     cases: Sequence[Case],
     *,
     as_prompt: Callable[[Case], str] = prompt_of,
-    temperature: float = 1.0,
+    temperature: float | None = None,
     seed: int = 0,
 ) -> Evaluation:
     """Sample one answer per case from `model` and score it. Same seed, same answers.
 
-    `as_prompt` turns a case into the text the model is given (default: the course's template).
+    `as_prompt` turns a case into the text the model is given (default: the course's template), and
+    `temperature` is the profile's where none is given.
     """
     metric, judge = scorer(course)
     profile = course.profile
@@ -218,7 +219,7 @@ def evaluate(
         model,
         tokenizer,
         [as_prompt(c) for c in cases],
-        temperature=temperature,
+        temperature=profile.temperature if temperature is None else temperature,
         seed=seed,
         max_new_tokens=profile.max_new_tokens,
         batch_size=profile.generation_batch_size,

@@ -148,8 +148,13 @@ def load_merged(
 
 
 def merged(model: Any) -> Any:
-    """The model with its LoRA adapter, if it has one, folded into its weights."""
-    return model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
+    """The model with its LoRA adapter, if it has one, folded into its weights.
+
+    The next stage may train all of them: the adapter had frozen them.
+    """
+    if not hasattr(model, "merge_and_unload"):
+        return model
+    return model.merge_and_unload().requires_grad_(True)
 
 
 def lora_config(rank: int) -> Any:

@@ -42,6 +42,8 @@ class Profile:
         max_examples: rows taken from a data set; None takes all.
         max_length: prompt and response together.
         max_new_tokens: the longest response that is generated.
+        temperature: of the answers that are measured and shown; 0 takes the likeliest token.
+            (What learns from its own samples, as PPO does, takes them at 1.)
         generation_batch_size: prompts generated at once.
         batch_size: sequences on the device in one training step.
         gradient_accumulation: training steps added up before one update.
@@ -75,6 +77,7 @@ class Profile:
     max_examples: int | None = None
     max_length: int = 512
     max_new_tokens: int = 128
+    temperature: float = 0.7
     generation_batch_size: int = 16
     batch_size: int = 4
     gradient_accumulation: int = 1
@@ -117,6 +120,7 @@ TINY = Profile(
     threads=2,
     max_length=192,
     max_new_tokens=64,
+    temperature=1.0,
     generation_batch_size=64,
     batch_size=32,
     sft_epochs=2,
@@ -146,22 +150,24 @@ LAPTOP = Profile(
     preferences="english",
     max_length=256,
     max_new_tokens=64,
+    temperature=0.0,  # at 1, a model of this size strays into nonsense
     generation_batch_size=16,
     batch_size=8,
     sft_epochs=1,
     sft_learning_rate=1e-3,
     reward_learning_rate=5e-4,
-    ppo_learning_rate=2e-4,
-    ppo_value_learning_rate=1e-3,
+    ppo_learning_rate=1e-3,
+    ppo_value_learning_rate=2e-3,
     ppo_batch_size=16,
     ppo_mini_batch_size=8,
     ppo_accumulation=1,
-    ppo_steps=20,
+    ppo_steps=12,
     lora_rank=8,
-    dpo_learning_rate=2e-4,
+    dpo_learning_rate=1e-3,
+    dpo_pairs=208,
     # No hub_models: without the hub the weights come from a package, see smollm.py.
     packages=("gguf",),
-    memory_gb=4.0,
+    memory_gb=6.0,
 )
 
 COLAB = Profile(

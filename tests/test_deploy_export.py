@@ -75,6 +75,7 @@ def test_an_adapter_is_merged(course: Course, model: Any, tokenizer: Any, tmp_pa
     with torch.no_grad():
         want = policy.eval()(ids).logits
     whole = models.merged(policy)
+    assert all(weight.requires_grad for weight in whole.parameters())  # it starts the next stage
     made = export(course, whole, tokenizer, gate=result(whole), source="test", folder=tmp_path)
     assert not (made.folder / "adapter_config.json").exists()
     with torch.no_grad():

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from course_utils import evaluation
+from course_utils._setup import Course
 from course_utils.errors import CourseError
 from course_utils.evaluation import (
     Difference,
@@ -26,6 +27,7 @@ from course_utils.evaluation import (
     word_f1,
 )
 from course_utils.generation import Generation
+from course_utils.profiles import PROFILES
 from course_utils.world.cases import Case
 
 
@@ -410,3 +412,23 @@ def test_perplexity_weighs_tokens_and_ignores_padding(batch_size: int) -> None:
     # "ab": 1/2 · "abab": 1/2, 1/8, 1/2 · "ba": 1/8; five tokens, product 2**-9
     found = perplexity(model, Letters(), ["ab", "abab", "ba"], batch_size)
     assert found == pytest.approx(2 ** (9 / 5), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("profile", "given", "used"), [("tiny", None, 1.0), ("laptop", None, 0.0), ("laptop", 1.0, 1.0)]
+)
+def test_the_profile_sets_the_temperature_of_what_is_measured(
+    monkeypatch: pytest.MonkeyPatch, profile: str, given: float | None, used: float
+) -> None:
+    asked = []
+
+    def stub(model: Any, tokenizer: Any, prompts: list[str], **settings: Any) -> list[Generation]:
+        asked.append(settings["temperature"])
+        return [Generation("", (), True) for _ in prompts]
+
+    monkeypatch.setattr(evaluation, "generate", stub)
+    monkeypatch.setattr(
+        evaluation, "scorer", lambda _: ("gold", lambda c, r: Scored(0.0, {}, True, False, False))
+    )
+    evaluation.evaluate(Course("test", PROFILES[profile]), None, None, [EN_FACT], temperature=given)  # type: ignore[arg-type]
+    assert asked == [used]

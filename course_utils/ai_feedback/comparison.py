@@ -146,8 +146,8 @@ def _evaluations(
     """The test prompts and the red team's, answered."""
     few = course.pick(full=None, small=16)
     test, red = (
-        evaluate(course, policy, tokenizer, data.load_prompts(course, split)[:few], seed=seed)
-        for split in ("test", "red_team")
+        evaluate(course, policy, tokenizer, cases[:few], temperature=1.0, seed=seed)
+        for cases in (data.load_prompts(course, split) for split in ("test", "red_team"))
     )
     return test, red
 

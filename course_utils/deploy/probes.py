@@ -83,7 +83,7 @@ def probe(
     scores = {}
     for measure, cases in prompts.items():
         samples = _samples(course, measure)
-        result = evaluate(course, model, tokenizer, cases * samples, seed=seed)
+        result = evaluate(course, model, tokenizer, cases * samples, temperature=1.0, seed=seed)
         scores[measure] = _values(measure, result.cases, result.scored).reshape(samples, -1)
     return Probe(name, scores, _fingerprint(prompts), weights_hash(model))
 

@@ -96,7 +96,8 @@ def measure(
     seed: int = 0,
 ) -> Measured:
     """Sample one response per case from the policy as it is now, and score it three ways."""
-    result = evaluate(course, trainer.policy.pretrained_model, trainer.tokenizer, cases, seed=seed)
+    policy = trainer.policy.pretrained_model
+    result = evaluate(course, policy, trainer.tokenizer, cases, temperature=1.0, seed=seed)
     prompts = [data.prompt_of(case) for case in cases]
     scores = rewards(prompts, [r.text for r in result.responses])
     return Measured(

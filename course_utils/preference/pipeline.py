@@ -49,7 +49,7 @@ NO_ODDS = 1e-6  # ORPO's beta where only its likelihood term is wanted
 FROM_BASE = ("orpo",)  # learns to answer and to prefer at once
 RLHF = ("reward", "ppo")  # stages of `runs` whose time and memory stand beside the methods'
 TRAINERS = ("DPOTrainer", "KTOTrainer", "RewardTrainer")  # of TRL, which training here uses
-ROWS = 32  # texts in one forward pass without gradients
+ROWS = 32  # at most so many pairs or answers in one forward pass without gradients
 
 
 # Training
@@ -132,13 +132,18 @@ def pair_logprobs(
     by_length = np.argsort(
         [len(r["prompt"]) + len(r["chosen"]) + len(r["rejected"]) for r in pairs]
     )
-    for places in np.array_split(by_length, -(-len(pairs) // ROWS)):
+    for places in np.array_split(by_length, -(-len(pairs) // _at_once(model))):
         batch = collate_pairs([pairs[i] for i in places], tokenizer, model.device, max_length)
         both, _ = response_logprobs(
             model, batch.input_ids, batch.attention_mask, batch.response_mask
         )
         sums[:, places] = both.float().cpu().reshape(2, -1).numpy()
     return sums
+
+
+def _at_once(model: PreTrainedModel) -> int:
+    """`ROWS`, or fewer where a large vocabulary makes the logits fill the memory."""
+    return max(1, min(ROWS, ROWS * 8192 // model.config.vocab_size))
 
 
 @torch.no_grad()
@@ -156,10 +161,10 @@ def mean_kl(
     Args:
         responses: token ids as sampled from `policy`, an EOS included where there is one.
     """
-    total = 0.0
-    for start in range(0, len(prompts), ROWS):
-        queries = tokenizer(list(prompts[start : start + ROWS]))["input_ids"]
-        batch = _joined(queries, responses[start : start + ROWS], tokenizer, policy.device)
+    total, rows = 0.0, _at_once(policy)
+    for start in range(0, len(prompts), rows):
+        queries = tokenizer(list(prompts[start : start + rows]))["input_ids"]
+        batch = _joined(queries, responses[start : start + rows], tokenizer, policy.device)
         given = batch.input_ids, batch.attention_mask, batch.response_mask
         total += float(
             (response_logprobs(policy, *given)[0] - response_logprobs(reference, *given)[0]).sum()
@@ -282,7 +287,8 @@ def preference_row(
     settings, rows = settings_of(course, variant), rows_of(course, variant, seed)
     model, tokenizer, _ = train(course, variant.method, settings=settings, rows=rows, seed=seed)
     reference, _ = models.load_merged(sft, course)
-    result = evaluate(course, model, tokenizer, data.load_prompts(course, split), seed=seed)
+    cases = data.load_prompts(course, split)
+    result = evaluate(course, model, tokenizer, cases, temperature=1.0, seed=seed)
     prompts = [data.prompt_of(case) for case in result.cases]
     kl = mean_kl(model, reference, tokenizer, prompts, [r.tokens for r in result.responses])
     held_out = data.load_preferences(course, split)

@@ -62,7 +62,8 @@ def method_row(course: Course, method: str, seed: int) -> dict[str, Any]:
     model, tokenizer, history = train(course, method, settings, seed=seed)
     costs = spent(began, libraries)
     reference, _ = models.load_merged(sft, course)
-    result = evaluate(course, model, tokenizer, data.load_prompts(course, "test"), seed=seed)
+    cases = data.load_prompts(course, "test")
+    result = evaluate(course, model, tokenizer, cases, temperature=1.0, seed=seed)
     prompts = [data.prompt_of(case) for case in result.cases]
     kl = mean_kl(model, reference, tokenizer, prompts, [r.tokens for r in result.responses])
     return {

@@ -4,7 +4,7 @@
 # mask and the loss yourself, then train with TRL's `SFTTrainer`, and measure what was gained, what was copied
 # and what was forgotten.
 #
-# **Time:** 45 minutes; under a minute to run in `tiny` on two cores, some minutes in `laptop`.
+# **Time:** 45 minutes; under a minute to run in `tiny` on two cores, seven in `laptop`.
 # **Hardware:** any CPU.
 
 # %% tags=["setup"]

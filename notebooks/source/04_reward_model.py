@@ -4,7 +4,8 @@
 # loss, train the model with TRL's `RewardTrainer`, and find out how right it is, how sure of itself, and which
 # of its annotators' habits it has picked up.
 #
-# **Time:** 50 minutes; about a minute and a half to run in `tiny` on two cores. **Hardware:** any CPU.
+# **Time:** 50 minutes; about a minute and a half to run in `tiny` on two cores, seven minutes in `laptop`.
+# **Hardware:** any CPU.
 
 # %% tags=["setup"]
 from course_utils import setup
@@ -281,7 +282,7 @@ batched = reward.get_rewards(model, tokenizer, prompts, answers)
 ended = time.perf_counter()
 apart = max(abs(a - b) for a, b in zip(single, batched))
 print(f"one at a time {middle - began:.2f} s, batched {ended - middle:.2f} s; apart {apart:.1e}")
-assert apart < (1e-4 if course.dtype == "float32" else 0.2)
+assert apart < (1e-4 if course.dtype == "float32" else 0.5)
 
 # %% [markdown]
 # ## How often is it right?

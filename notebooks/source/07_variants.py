@@ -391,7 +391,8 @@ def both_kinds(model, rows) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return sums.double(), means.double(), batch.response_mask.sum(-1)
 
 
-sums, means, tokens = both_kinds(sft, pairs.select(range(course.pick(full=64, small=16))))
+count = course.pick(full=64 if course.profile.name == "tiny" else 16, small=16)
+sums, means, tokens = both_kinds(sft, pairs.select(range(count)))
 plotting.style()
 figure, panels = plt.subplots(1, 2, figsize=(10, 3.6))
 for panel, values, name in zip(panels, (sums, means), ("sum", "mean")):
@@ -508,7 +509,8 @@ import gc
 
 from tqdm.auto import tqdm
 
-rows = pairs.select(range(course.pick(full=min(320, len(pairs)), small=16)))
+count = 64 if course.profile.name == "laptop" else 320
+rows = pairs.select(range(course.pick(full=min(count, len(pairs)), small=16)))
 cases = data.load_prompts(course, "validation")[: course.pick(full=40, small=6)]
 NAMES = {"ipo": "IPO", "kto": "KTO", "orpo": "ORPO", "simpo": "SimPO"}
 LABELS = {"dpo": "DPO", "hinge": "hinge", **NAMES}

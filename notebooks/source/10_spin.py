@@ -206,7 +206,7 @@ from tqdm.auto import tqdm
 test = data.load_prompts(course, "test")
 test = test[: course.pick(full=150 if tiny else len(test), small=16)]
 rounds = course.pick(full=3, small=1)
-count = course.pick(full=spin.EXAMPLES, small=24)
+count = course.pick(full=64 if course.profile.name == "laptop" else spin.EXAMPLES, small=24)
 before = evaluation.evaluate(course, sft, tokenizer, test)
 print(f"round 0: {before.metric} {before.mean:.2f}")
 model, first_round, results = sft, None, [before]
