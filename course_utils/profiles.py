@@ -167,7 +167,7 @@ LAPTOP = Profile(
     dpo_pairs=208,
     # No hub_models: without the hub the weights come from a package, see smollm.py.
     packages=("gguf",),
-    memory_gb=6.0,
+    memory_gb=8.0,
 )
 
 COLAB = Profile(

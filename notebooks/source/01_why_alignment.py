@@ -41,7 +41,8 @@ for case in prompts[:3]:
 # %%
 from course_utils.generation import generate
 
-questions = [case for case in prompts if not case.context][:4]
+questions = data.load_prompts(course, "validation")
+questions = [case for case in questions if not case.context][:4]
 plain = [data.plain_prompt(case) for case in questions]
 texts = generate(model, tokenizer, plain, max_new_tokens=40, seed=course.seed)
 plotting.side_by_side([{"prompt": p, "continuation": t.text} for p, t in zip(plain, texts)])
