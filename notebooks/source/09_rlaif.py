@@ -457,27 +457,35 @@ print(
 # %%
 from course_utils import runs
 from course_utils.ai_feedback import comparison
+from course_utils.errors import CourseError
 
 folder = runs.ensure("ai_labels", course)
-given = comparison.load_feedback(course)
 seconds = json.loads((folder / runs.MANIFEST).read_text(encoding="utf-8"))["seconds"]
-print(f"{len(ai_feedback.train_pairs(course))} pairs judged in {seconds:.0f} s: {given}")
+try:
+    given = comparison.load_feedback(course)
+except CourseError as error:  # a judge that contradicts itself on every pair labels none
+    given, outcome = None, error
+else:
+    outcome = given
+print(f"{len(ai_feedback.train_pairs(course))} pairs judged in {seconds:.0f} s: {outcome}")
 made_by = json.loads((folder / "labels.jsonl").read_text(encoding="utf-8").splitlines()[0])
 print("labelled by", made_by)
 
 # %%
-apart = [(a, p) for a, p in zip(given.ai, given.people) if a["chosen"] != p["chosen"]]
+both = list(zip(given.ai, given.people)) if given else []
+apart = [(a, p) for a, p in both if a["chosen"] != p["chosen"]]
 plotting.side_by_side(
     [
         {
             "prompt": a["prompt"].strip(),
             "judge chooses": a["chosen"],
             "people choose": p["chosen"],
-            "gold": f"{a['gold_chosen']} and {p['gold_chosen']}",
+            "gold": f"{a['gold_chosen']} and {p['gold_chosen']}" if world else "",
             "soft label": "" if a["soft"] is None else f"{a['soft']:.2f}",
         }
         for a, p in apart[:4]
     ]
+    or [{"labels": "none on which the judge and people differ"}]
 )
 
 # %%
@@ -495,7 +503,8 @@ if world:
 from tqdm.auto import tqdm
 
 scored = {}
-for name, rows in (("AI labels", given.ai), ("people's labels", given.people)):
+labels = {"AI labels": given.ai, "people's labels": given.people} if given else {}
+for name, rows in labels.items():
     with tqdm(desc=f"reward model, {name}", unit="step") as bar:
 
         def on_step(done: int, total: int) -> None:
@@ -508,7 +517,8 @@ for name, rows in (("AI labels", given.ai), ("people's labels", given.people)):
     print(
         f"{name:16} right on {sum(scored[name]) / len(clear):.3f} of {len(clear)} clear pairs [{low:.3f}, {high:.3f}]"
     )
-print("AI less people:", evaluation.paired_difference(*scored.values()))
+if given:
+    print("AI less people:", evaluation.paired_difference(*scored.values()))
 
 # %% [markdown]
 # ## A policy from AI labels
@@ -521,7 +531,8 @@ from course_utils import models
 prompts_of_test = data.load_prompts(course, "test")
 prompts_of_test = prompts_of_test[: course.pick(full=150, small=16)]
 answers = {}
-for name, stage in (("SFT", "sft"), ("DPO, people", "dpo"), ("DPO, AI labels", "rlaif")):
+stages = {"SFT": "sft", "DPO, people": "dpo"} | ({"DPO, AI labels": "rlaif"} if given else {})
+for name, stage in stages.items():
     policy, tokenizer = models.load_merged(runs.ensure(stage, course), course)
     answers[name] = evaluation.evaluate(
         course, policy, tokenizer, prompts_of_test, seed=course.seed
