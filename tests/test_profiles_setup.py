@@ -131,7 +131,7 @@ def test_tiny_needs_neither_gpu_nor_hub(monkeypatch: pytest.MonkeyPatch) -> None
         ("gpu_memory_gb", lambda: 0.0, COLAB, "needs a CUDA GPU with 14 GiB and none was found"),
         ("gpu_memory_gb", lambda: 8.0, COLAB, "the GPU here has 8 GiB"),
         ("gpu_memory_gb", lambda: 15.0, FULL, "needs a CUDA GPU with 22 GiB"),
-        ("main_memory_gb", lambda: 3.0, LAPTOP, "needs 4 GiB of main memory and this machine has"),
+        ("main_memory_gb", lambda: 3.0, LAPTOP, "needs 8 GiB of main memory and this machine has"),
         ("is_installed", lambda name: name != "gguf", LAPTOP, r"pip install -e '\.\[laptop\]'"),
         ("is_installed", lambda name: name != "bitsandbytes", FULL, r"pip install -e '\.\[gpu\]'"),
         ("is_installed", lambda name: name != "trl", TINY, r"packages trl: run `pip install -e '"),
