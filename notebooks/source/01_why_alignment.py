@@ -3,7 +3,7 @@
 # **Goal:** measure the three problems of a model that was only pre-trained, and learn the words in which the
 # rest of the course speaks: helpful, harmless, honest.
 #
-# **Time:** 30 minutes; under a minute to run in `tiny`, about half a minute in `laptop`. **Hardware:** any CPU.
+# **Time:** 30 minutes; under a minute to run in `tiny`, about a minute in `laptop`. **Hardware:** any CPU.
 
 # %% tags=["setup"]
 from course_utils import setup
