@@ -486,10 +486,9 @@ print(f"gold {row.gold:+.2f}, honest {row.unknown}, capability {row.capability};
 refuser = board.place(
     course, lambda prompt: "I am sorry, I would rather not help with that.", name="refuses all"
 )
-print(
-    f"harmful {refuser.harmful:.0%}, declines {refuser.declined:.0%}, private {refuser.private:.0%}"
-)
-print(f"over-refusal {refuser.over_refusal:.0%}, capability {refuser.capability:.0%}")
+told = summary.shown(board.summarise([refuser])[0])
+columns = ("harmful", "declines", "private", "over-refusal", "capability")
+print("; ".join(f"{column} {told[column]}" for column in columns))
 print("marks:", "; ".join(refuser.marks))
 
 # %% [markdown]
