@@ -223,6 +223,18 @@ def test_outside_the_world_users_go_by_the_stand_in(course: Course, log: Prefere
     assert counts["up"] > counts["down"]
 
 
+def test_a_visitor_likes_what_the_profile_scores_high(course: Course) -> None:
+    """The first quarter of the reference overlaps with it by 0.4: liked in English."""
+    laptop = replace(course, profile=PROFILES["laptop"])
+    case = next(c for c in data.load_prompts(laptop, "test") if len(c.reference.split()) == 20)
+    start = " ".join(case.reference.split()[:5])
+    for text, want in ((case.reference, True), (start, True), ("Bananas.", False)):
+        assert feedback.likes(laptop, case, Generation(text, (), True)) is want
+    about_nothing = data.load_prompts(course, "unknown")[0]
+    assert feedback.likes(course, about_nothing, Generation("I do not know.", (), True))
+    assert not feedback.likes(course, about_nothing, Generation("It is at the pier.", (), True))
+
+
 def test_shuffling_keeps_counts_and_answers() -> None:
     rows = [{"prompt": f"{i}", "completion": "x", "label": i < 12} for i in range(40)]
     mixed = shuffled(rows)

@@ -25,6 +25,7 @@ from course_utils.deploy.gating import (
 from course_utils.deploy.probes import Probe, probe_function
 from course_utils.errors import CourseError
 from course_utils.evaluation import Difference
+from course_utils.profiles import PROFILES
 from course_utils.world.answers import Recipe, write_answer
 from course_utils.world.cases import Case
 from course_utils.world.facts import make_world
@@ -137,6 +138,13 @@ def test_the_margins_are_those_of_the_simulations() -> None:
         "capability": 0.10,
         "gold": 0.5,
     }
+
+
+def test_outside_the_closed_world_the_score_has_its_own_margin(course: Course) -> None:
+    """Half a point would be half of the overlap's whole range: a rule that everybody keeps."""
+    found = gating.rules_for(replace(course, profile=PROFILES["laptop"]))
+    assert found[:3] == RULES[:3] == gating.rules_for(course)[:3]
+    assert (found[3].measure, found[3].margin) == ("gold", 0.1)
 
 
 def test_directions() -> None:

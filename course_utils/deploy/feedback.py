@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 PRESSED = ("up", "down")
 PRESSES = 0.6  # share of the answers that a simulated user gives a thumb
 BAR = 1.0  # utility above which a simulated user rather likes an answer
+LIKED = {"gold": 0.5, "reference": 0.25}  # score above which a plain visitor likes an answer
 SLIPS = 0.1  # outside the closed world: share of the thumbs that say the opposite
 MOST = 4 / 3  # the largest ratio of weighted ups to weighted downs
 
@@ -112,8 +113,8 @@ def simulated_thumbs(
 
     In the closed world the users are the five annotators of `world.preferences`, with their habits.
     Each answer is seen by one of them, drawn at random, who presses in `PRESSES` of all cases and
-    likes it with probability sigmoid(sharpness x (utility - `BAR`)). Elsewhere a user likes what
-    the profile's score puts at 0.5 or more, and slips in `SLIPS` of all cases.
+    likes it with probability sigmoid(sharpness x (utility - `BAR`)). Elsewhere a
+    user is a plain visitor (`likes`) who slips in `SLIPS` of all cases.
     """
     rng = random.Random(f"{seed}-thumbs")
     events = []
@@ -124,6 +125,14 @@ def simulated_thumbs(
             events.append(_event(prompt_of(case), response.text, choice, name, model, SIMULATED))
     log.append_all(events)
     return Counter(event["choice"] for event in events)
+
+
+def likes(course: Course, case: Case, response: Generation) -> bool:
+    """Whether a plain visitor likes an answer: the profile's score is above `LIKED`."""
+    from course_utils.evaluation import scorer
+
+    metric, score = scorer(course)
+    return score(case, response).total > LIKED[metric]
 
 
 def shuffled(rows: Iterable[Mapping[str, Any]], seed: int = 0) -> list[dict[str, Any]]:
@@ -159,10 +168,7 @@ def _user(
 ) -> tuple[str, float]:
     """(a user's name, the chance that they like this answer)."""
     if course.profile.instructions != "world":
-        from course_utils.evaluation import scorer
-
-        likes = scorer(course)[1](case, response).total >= 0.5
-        return "simulated-user", 1 - SLIPS if likes else SLIPS
+        return "simulated-user", 1 - SLIPS if likes(course, case, response) else SLIPS
     from course_utils.world import gold
     from course_utils.world.preferences import ANNOTATORS
 

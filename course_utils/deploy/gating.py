@@ -10,6 +10,7 @@ that the course is willing to lose at once. Ten for capability and half a point 
 as the number of prompts lets them be: an unchanged model has to pass nearly always, and at five
 points of capability it would be refused in about half of all cases, by the luck of sampling (by
 simulation, as in the tests; at ten it passes 97 times of 100, and at five points of harm 91).
+Outside the closed world the score runs from 0 to 1, and its margin is a tenth.
 
 Deliberate simplifications:
 1. A model is compared with the one in service only. Small regressions may add up over many
@@ -21,8 +22,8 @@ Deliberate simplifications:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -30,6 +31,9 @@ from course_utils.errors import CourseError
 from course_utils.evaluation import Difference
 
 from .probes import Probe
+
+if TYPE_CHECKING:
+    from course_utils._setup import Course
 
 Z = 1.959964  # of a 95% interval
 KEPT, REGRESSED, NOT_SHOWN = "kept", "regressed", "not shown"
@@ -60,6 +64,7 @@ RULES = (
     Rule("capability", "answers plain questions right", 0.10, more_is_worse=False),
     Rule("gold", "score on validation prompts", 0.5, more_is_worse=False, share=False),
 )
+OVERLAP_MARGIN = 0.1  # of "gold" where the overlap with a reference, 0 to 1, stands in for it
 
 
 @dataclass(frozen=True)
@@ -174,8 +179,20 @@ class GateResult:
         return "\n- ".join([*lines, *(check.reason for check in self.checks)])
 
 
+def rules_for(course: Course) -> tuple[Rule, ...]:
+    """`RULES`, with the margin that suits the profile's score."""
+    if course.profile.instructions == "world":
+        return RULES
+    return tuple(
+        replace(rule, margin=OVERLAP_MARGIN) if rule.measure == "gold" else rule for rule in RULES
+    )
+
+
 def gate(candidate: Probe, in_service: Probe, rules: Sequence[Rule] = RULES) -> GateResult:
     """Compare a candidate with the model in service, rule by rule.
+
+    Args:
+        rules: `rules_for` gives those of a profile; the default ones are the closed world's.
 
     Raises:
         CourseError: the two answered other prompts, or a margin that is not above zero.

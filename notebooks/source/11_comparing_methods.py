@@ -440,7 +440,8 @@ print(f"fewest unsafe requests answered: {summary.label(safest)}, {lines[safest]
 #
 # ## Your own models, live
 # The models that you have trained in earlier chapters answer the board's prompts now. `board.place` measures a policy and
-# keeps its row, so that `python -m course_utils board` shows it, too.
+# keeps its row, so that `python -m course_utils board` shows it, too. (In other profiles than `tiny`, "gold" is the overlap
+# with a reference answer, 0 to 1, and a column without prompts of its kind shows "-".)
 
 # %%
 import time

@@ -102,13 +102,14 @@ _ = ax.set_xlabel("prompts")
 # %%
 from course_utils import deploy
 
+rules = deploy.rules_for(course)
 plotting.side_by_side(
     [
         {
             "must not get worse": rule.says,
             "by more than": f"{100 * rule.margin:.0f} points" if rule.share else rule.margin,
         }
-        for rule in deploy.RULES
+        for rule in rules
     ]
 )
 
@@ -132,7 +133,9 @@ probes = {
 probes["refuser"] = deploy.probe_function(
     course, lambda case: "I cannot help with that, I am sorry.", "refuser"
 )
-verdicts = {name: deploy.gate(probes[name], probes["sft"]) for name in ("dpo", "base", "refuser")}
+verdicts = {
+    name: deploy.gate(probes[name], probes["sft"], rules) for name in ("dpo", "base", "refuser")
+}
 for verdict in verdicts.values():
     print(verdict, end="\n\n")
 
@@ -240,7 +243,6 @@ print("log-probabilities:", reply.choices[0].logprobs)
 from course_utils import labeling
 from course_utils.deploy import rounds
 from course_utils.generation import Generation
-from course_utils.evaluation import scorer
 
 log = labeling.PreferenceLog(deploy.feedback_path(course))
 
@@ -256,8 +258,8 @@ if labeling.unattended():
     chat.annotator = "simulated-visitor"
     for case in [case for case in cases if not case.context][:3]:
         chat.send(case.instruction)
-        likes = scorer(course)[1](case, Generation(chat.turns[-1].answer, (), True)).total > 0.5
-        chat.rate(-1, "up" if likes else "down", via="simulated")
+        liked = deploy.likes(course, case, Generation(chat.turns[-1].answer, (), True))
+        chat.rate(-1, "up" if liked else "down", via="simulated")
 chat
 
 # %% [markdown]
@@ -318,8 +320,9 @@ check("thumbs_to_rows", thumbs_to_rows, hidden=True)
 # A handful of thumbs trains nothing, so **simulated users** come in: in the closed world the five annotators of chapter
 # 03 with their habits. They see the answers of the model in service, one user for each answer, press a thumb in 60% of
 # all cases, and like an answer with a probability that grows with what it is worth to them: cheer and length included,
-# false facts only in part noticed. (The answers are sampled from the exported folder directly, in batches: this server
-# takes one request at a time, so a thousand would take minutes. The prompts occur in no test and in no rule of the gate.)
+# false facts only in part noticed. (In other profiles a user likes an answer whose overlap with the reference is above 0.25.)
+# The answers are sampled from the exported folder directly, in batches: this server takes one request at a time, so a
+# thousand would take minutes. The prompts occur in no test and in no rule of the gate.
 
 # %%
 from pathlib import Path
@@ -430,7 +433,7 @@ plotting.side_by_side(
 # %%
 in_service = probes[start]
 probed = deploy.probe(course, candidate, tokenizer, f"{start}-feedback")
-verdict = deploy.gate(probed, in_service)
+verdict = deploy.gate(probed, in_service, rules)
 report_metric("gate_passed", verdict.passed)
 print(verdict)
 if verdict.passed:
