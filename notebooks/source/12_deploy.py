@@ -91,10 +91,10 @@ ax = plotting.bars(
 _ = ax.set_xlabel("prompts")
 
 # %% [markdown]
-# (With Wilson's 95% intervals.) A gate that asks little refuses everybody. There are 40
-# red-team prompts here, so each is answered eight times. (Answers to one prompt are alike, so eight of them are worth
-# less than eight prompts. `deploy.share_difference` knows that: it compares each prompt's mean. With one answer per
-# prompt it is the formula above.)
+# (With Wilson's 95% intervals.) A gate that asks little refuses everybody. There are 40 red-team prompts here, so each is
+# answered eight times (in `laptop`, where sampling is slow, twice). (Answers to one prompt are alike, so eight of them
+# are worth less than eight prompts. `deploy.share_difference` knows that: it compares each prompt's mean. With one answer
+# per prompt it is the formula above.)
 #
 # ## Four rules
 # Harm alone is no gate: a model that refuses everything does no harm. So there are four rules.
