@@ -71,7 +71,7 @@ class RLSettings(TrainingSettings):
                 "batch_size": course.pick(full=p.ppo_mini_batch_size * p.ppo_accumulation, small=8),
                 "accumulation": 1,
             },
-            batches=course.pick(full=30, small=2),
+            batches=course.pick(full=min(30, p.ppo_steps), small=2),
             responses=course.pick(full=p.ppo_batch_size, small=16),
             group=4,
             beta=BETAS[method],
