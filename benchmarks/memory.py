@@ -11,6 +11,7 @@ peak. Only Linux tells all of this.
 tiny           the profile as it is: 1.6M parameters, float32, every weight trained
 wide           a random Llama of 27M parameters, every weight trained: weights count for more
 lora           the same with LoRA and recomputed activations
+laptop         the profile as it is: SmolLM2-135M with LoRA, bfloat16 where the processor has it
 """
 
 from __future__ import annotations
@@ -31,17 +32,17 @@ if TYPE_CHECKING:
     from course_utils.profiles import Profile
 
 STEPS = 2
-CASES = ("tiny", "wide", "lora")
+CASES = ("tiny", "wide", "lora", "laptop")
 # The allocator hands memory back at once: the process then holds what it uses.
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
 
 
 def profile_of(case: str, base: str) -> Profile:
     """The settings of a case; `base` is the folder of the random model."""
-    from course_utils.profiles import TINY
+    from course_utils.profiles import PROFILES, TINY
 
-    if case == "tiny":
-        return TINY
+    if case in PROFILES:
+        return PROFILES[case]
     wide = replace(
         TINY,
         base_model=base,
@@ -164,15 +165,18 @@ def free_memory() -> None:
 def measure(case: str, stage: str, base: str) -> dict[str, Any]:
     """One case, in this process."""
     from course_utils import memory
-    from course_utils._setup import Course, set_threads
+    from course_utils._setup import Course, choose_dtype, set_threads
     from course_utils.costs import peak_mb
     from course_utils.models import base_path
 
     profile = profile_of(case, base)
-    course = Course("benchmark", profile)
+    dtype = choose_dtype(profile, "cpu")
+    course = Course("benchmark", profile, dtype=dtype)
     set_threads(profile)
-    small = replace(profile, batch_size=2, dpo_batch_size=2, ppo_batch_size=2)
-    train(Course("benchmark", small), stage, 2, 16)
+    small = replace(
+        profile, batch_size=2, dpo_batch_size=2, ppo_batch_size=2, ppo_mini_batch_size=2
+    )
+    train(replace(course, profile=small), stage, 2, 16)
     free_memory()
     before = peak_mb()
     per_step = {"sft": profile.batch_size, "reward": profile.batch_size}
@@ -180,11 +184,12 @@ def measure(case: str, stage: str, base: str) -> dict[str, Any]:
     train(course, stage, profile.ppo_batch_size if stage == "ppo" else rows, profile.max_length)
     measured = peak_mb() - before
     shape = memory.read_shape(base_path(course))
-    estimate = memory.estimate(shape, profile, stage, "float32", "cpu")
+    estimate = memory.estimate(shape, profile, stage, dtype, "cpu")
     parts = {k: round(v / 2**20, 1) for k, v in asdict(estimate).items() if k != "stage"}
     return {
         "case": case,
         "stage": stage,
+        "dtype": dtype,
         "parameters": shape.parameters,
         "measured_mb": round(measured, 1),
         "estimated_mb": round(estimate.total / 2**20, 1),

@@ -182,31 +182,36 @@ def layer_activations(shape: Shape, setting: Setting) -> float:
     return norms + inputs + ranks + attention + mlp
 
 
-def step_activations(shape: Shape, setting: Setting, tokens: int) -> float:
-    """The peak of a forward and backward pass over `tokens`, without what comes after the layers.
+def step_activations(shape: Shape, setting: Setting, tokens: int, head: float = 0.0) -> float:
+    """The peak of a forward and backward pass over `tokens`.
 
-    The backward pass begins where all activations are held, with the gradients of the last MLP.
+    The backward pass begins where all activations are held, with what comes after the layers
+    (`head`, in bytes). When that is done and freed, the gradients of the last MLP follow, and
+    before them, with checkpointing, its layer is computed again.
     """
     layer = layer_activations(shape, setting) * tokens
     kept = setting.number * shape.hidden * tokens
-    layers = shape.layers * kept + layer if setting.checkpointing else shape.layers * layer
     final_norm = 4 * shape.hidden * tokens + kept
     working = setting.number * (3 * shape.intermediate + 2 * shape.hidden) * tokens
-    unpacked = setting.number * shape.largest_linear if setting.quantised else 0
-    return layers + final_norm + working + unpacked
+    working += setting.number * shape.largest_linear if setting.quantised else 0
+    if setting.checkpointing:
+        return shape.layers * kept + final_norm + max(head, layer + working)
+    return shape.layers * layer + final_norm + max(head, working)
 
 
 def tile(shape: Shape, setting: Setting, tokens: int) -> float:
     """TRL's log-probabilities: one tile of logits, and the float32 gradient of the last layer.
 
-    On a GPU the tile is allocated for a whole chunk of the vocabulary and folded in place; on a CPU
-    only what the vocabulary needs is touched, and four copies in float32 come and go.
+    On a GPU the tile is allocated for a whole chunk of the vocabulary and folded in place. On a CPU
+    only what the vocabulary needs is touched, and the backward pass holds beside it seven numbers in
+    float32 for each entry (logits, the same scaled, log-probabilities, probabilities, the gradient
+    and two terms of it) and a mask.
     """
     rows = min(tokens, TILE_TOKENS)
     gradient = 4 * shape.hidden * tokens
     if setting.cuda:
         return setting.number * rows * TILE_VOCABULARY + gradient
-    return (setting.number + 4 * 4) * rows * min(shape.vocabulary, TILE_VOCABULARY) + gradient
+    return (setting.number + 7 * 4 + 1) * rows * min(shape.vocabulary, TILE_VOCABULARY) + gradient
 
 
 def held(shape: Shape, setting: Setting, with_head: bool = True) -> float:
@@ -255,9 +260,8 @@ def estimate(
         return _ppo(shape, profile, setting)
     pairs = profile.dpo_batch_size or profile.batch_size if stage == "dpo" else profile.batch_size
     tokens = (1 if stage == "sft" else 2) * pairs * profile.max_length
-    activations = step_activations(shape, setting, tokens)
-    if stage != "reward":  # its head has one output
-        activations += tile(shape, setting, tokens)
+    head = 0.0 if stage == "reward" else tile(shape, setting, tokens)  # that has one output
+    activations = step_activations(shape, setting, tokens, head)
     return _sum(shape, setting, stage, activations, stage != "reward")
 
 
@@ -294,8 +298,9 @@ def _ppo(shape: Shape, profile: Profile, setting: Setting) -> Estimate:
     prompt = min(profile.max_length - new, LONGEST_PROMPT)
     e = setting.number
     logits = profile.ppo_mini_batch_size * (new + 1) * shape.vocabulary
-    update = step_activations(shape, setting, profile.ppo_mini_batch_size * (prompt + new))
-    update += logits * (e + 3 * 4)  # logits; log-probs, their gradient and its own in float32
+    logits *= e + 3 * 4  # logits; log-probs, their gradient and its own in float32
+    tokens = profile.ppo_mini_batch_size * (prompt + new)
+    update = step_activations(shape, setting, tokens, logits)
     scored = min(SCORED_AT_ONCE, profile.ppo_batch_size) * (prompt + new)
     scoring = e * (3 * shape.intermediate + 4 * shape.hidden) * scored
     drawn = sampling(shape, setting, profile.ppo_batch_size, prompt, new)

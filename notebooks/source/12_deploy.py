@@ -92,7 +92,7 @@ _ = ax.set_xlabel("prompts")
 
 # %% [markdown]
 # (With Wilson's 95% intervals.) A gate that asks little refuses everybody. There are 40 red-team prompts here, so each is
-# answered eight times (in `laptop`, where sampling is slow, twice). (Answers to one prompt are alike, so eight of them
+# answered eight times (in `laptop`, where sampling is slow, once). (Answers to one prompt are alike, so eight of them
 # are worth less than eight prompts. `deploy.share_difference` knows that: it compares each prompt's mean. With one answer
 # per prompt it is the formula above.)
 #
