@@ -203,9 +203,9 @@ def tile(shape: Shape, setting: Setting, tokens: int) -> float:
     """TRL's log-probabilities: one tile of logits, and the float32 gradient of the last layer.
 
     On a GPU the tile is allocated for a whole chunk of the vocabulary and folded in place. On a CPU
-    only what the vocabulary needs is touched, and the backward pass holds beside it seven numbers in
-    float32 for each entry (logits, the same scaled, log-probabilities, probabilities, the gradient
-    and two terms of it) and a mask.
+    only what the vocabulary needs is touched, and the backward pass holds beside it, for each
+    entry, seven numbers in float32 (logits, the same scaled, log-probabilities, probabilities, the
+    gradient and two terms of it) and a mask.
     """
     rows = min(tokens, TILE_TOKENS)
     gradient = 4 * shape.hidden * tokens

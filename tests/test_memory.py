@@ -225,7 +225,9 @@ def test_the_recorded_peaks_are_within_a_factor_of_1_2_of_todays_estimates() -> 
     """benchmarks/memory.py measured them; what it compared with is what the code says now."""
     root = Path(__file__).resolve().parents[1]
     runs = json.loads((root / "benchmarks" / "results" / "memory.json").read_text())["runs"]
-    assert len(runs) == 3 * len(memory.STAGES)
+    assert {(r["case"], r["stage"]) for r in runs} >= {
+        (case, stage) for case in ("tiny", "wide", "lora", "laptop") for stage in memory.STAGES
+    }
     shape = memory.read_shape(str(root / "data" / "tiny_base"))
     for run in runs:
         assert 1 / 1.2 < run["measured_mb"] / run["estimated_mb"] < 1.2, run

@@ -3,8 +3,8 @@
 # **Goal:** check that your machine is ready, see how chapters and exercises work, and have a first
 # conversation with a model that nobody has aligned.
 #
-# **Time:** 20 minutes to read and work, under a minute to run. **Hardware:** any CPU; nothing is downloaded
-# in the `tiny` profile.
+# **Time:** 20 minutes to read and work, under a minute to run, in `laptop` as well. **Hardware:** any CPU; nothing is
+# downloaded in the `tiny` profile.
 
 # %% tags=["setup"]
 from course_utils import setup

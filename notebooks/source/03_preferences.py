@@ -4,7 +4,8 @@
 # such labels are worth: how far annotators agree, what that means for the best reward model there can be, and which
 # habits get into the data unnoticed. Your labels are used: the reward model of chapter 04 trains on them.
 #
-# **Time:** 45 minutes, ten of them for labelling; under a minute to run in `tiny` on two cores. **Hardware:** any CPU.
+# **Time:** 45 minutes, ten of them for labelling; under a minute to run in `tiny` on two cores, three in `laptop` once
+# chapter 02 has trained its model. **Hardware:** any CPU.
 
 # %% tags=["setup"]
 from course_utils import setup

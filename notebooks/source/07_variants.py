@@ -3,8 +3,8 @@
 # **Goal:** four more losses that learn from preferences. For each: what it does about a weakness of DPO, its formula, a
 # number worked by hand, and your own code. Then all of them on the same data with three seeds, and what each needs.
 #
-# **Time:** 60 minutes; about two minutes to run in `tiny` on two cores once chapter 02 has trained its model.
-# **Hardware:** any CPU.
+# **Time:** 60 minutes; once chapter 02 has trained its model, about two minutes to run in `tiny` on two cores and nine in
+# `laptop`. **Hardware:** any CPU.
 
 # %% tags=["setup"]
 from course_utils import setup

@@ -4,8 +4,8 @@
 # constitution; the model is then fine-tuned on the revisions. Measure, round by round and before and after training, what
 # becomes of harm, and what that costs in refusals where none is due and in helpfulness.
 #
-# **Time:** 40 minutes; under three minutes to run in `tiny` on two cores once chapter 02 has trained its model.
-# **Hardware:** any CPU.
+# **Time:** 40 minutes; once chapter 02 has trained its model, under three minutes to run in `tiny` on two cores and nine in
+# `laptop`. **Hardware:** any CPU.
 
 # %% tags=["setup"]
 from course_utils import setup

@@ -4,8 +4,8 @@
 # sway it, does length, does an answer that talks to it? Then train a reward model and a DPO policy on its labels, beside
 # the same on people's labels of the same pairs.
 #
-# **Time:** 50 minutes; under three minutes to run in `tiny` on two cores once chapters 02 and 06 have trained their models.
-# **Hardware:** any CPU.
+# **Time:** 50 minutes; once chapters 02 and 06 have trained their models, under three minutes to run in `tiny` on two
+# cores and six in `laptop`. **Hardware:** any CPU.
 
 # %% tags=["setup"]
 from course_utils import setup

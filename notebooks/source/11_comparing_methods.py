@@ -3,8 +3,8 @@
 # **Goal:** put every method of this course on one board, with the same prompts, what each was given and what it cost;
 # learn which differences are real after eleven methods were compared with one another; and see metrics being fooled.
 #
-# **Time:** 50 minutes; under two minutes to run in `tiny` on two cores when the earlier chapters have trained their
-# models. **Hardware:** any CPU.
+# **Time:** 50 minutes; when the earlier chapters have trained their models, under two minutes to run in `tiny` on two
+# cores and ten in `laptop`. **Hardware:** any CPU.
 
 # %% tags=["setup"]
 from course_utils import setup

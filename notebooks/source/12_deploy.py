@@ -3,8 +3,8 @@
 # **Goal:** take an aligned model through the last two steps of the pipeline: decide whether it may go out, serve it, talk
 # to it, collect thumbs from its users, and train on them. Then decide again.
 #
-# **Time:** 45 minutes; about three minutes to run in `tiny` on two cores once chapters 02 and 06 have trained their models.
-# **Hardware:** any CPU. Nothing leaves this machine.
+# **Time:** 45 minutes; once chapters 02 and 06 have trained their models, about three minutes to run in `tiny` on two
+# cores and 17 in `laptop`. **Hardware:** any CPU. Nothing leaves this machine.
 
 # %% tags=["setup"]
 from course_utils import setup
