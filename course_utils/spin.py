@@ -216,7 +216,8 @@ def spin_iteration(
         on_step=on_step,
     )
     later = [row["rewards/accuracies"] for row in history[len(history) // 2 :]]
-    return model, Round(len(pairs), same, float(np.mean(later)), texts)
+    # The next round puts a new adapter on, so this one's is folded in.
+    return models.merged(model), Round(len(pairs), same, float(np.mean(later)), texts)
 
 
 def more_sft(
@@ -233,7 +234,7 @@ def more_sft(
     rate = usual.learning_rate * min(1, batch / usual.batch_size)
     settings = replace(usual, epochs=1, batch_size=batch, learning_rate=rate)
     trained, _ = sft.train(course, model, tokenizer, dataset, settings, seed=seed, on_step=on_step)
-    return trained
+    return models.merged(trained)
 
 
 def play(
@@ -259,7 +260,7 @@ def play(
             on_step=on_step,
         )
         played.append(done)
-    return models.merged(model), tokenizer, played
+    return model, tokenizer, played
 
 
 # The sweep

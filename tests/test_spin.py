@@ -19,6 +19,7 @@ from course_utils._setup import Course  # noqa: E402
 from course_utils.errors import CourseError  # noqa: E402
 from course_utils.exercises.ch10 import best_round  # noqa: E402
 from course_utils.generation import Generation  # noqa: E402
+from course_utils.preference.pipeline import pair_logprobs  # noqa: E402
 from course_utils.profiles import PROFILES  # noqa: E402
 from course_utils.world import gold  # noqa: E402
 
@@ -116,6 +117,19 @@ def played(
 
 
 @pytest.mark.slow
+def test_rounds_follow_one_another_with_lora(
+    course: Course, tokenizer: Any, new_model: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each round puts on an adapter of its own, so the one before has to be folded in."""
+    monkeypatch.setattr(spin, "generate", lambda *a, **k: [Generation(t, (), True) for t in OWN])
+    with_lora = replace(course, profile=replace(course.profile, adapter="lora", lora_rank=2))
+    model = new_model()
+    for seed in range(2):
+        model, _ = played(with_lora, model, tokenizer, seed)
+        assert not hasattr(model, "peft_config") and not hasattr(model, "merge_and_unload")
+
+
+@pytest.mark.slow
 def test_a_round_prefers_people_to_the_opponent(
     course: Course, tokenizer: Any, new_model: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -139,11 +153,11 @@ def test_a_round_prefers_people_to_the_opponent(
     pairs = [
         {"prompt": prompts[i], "chosen": ROWS[i]["response"], "rejected": OWN[i]} for i in (0, 3)
     ]
-    before = preference.pipeline.pair_logprobs(new_model(), tokenizer, pairs)
+    before = pair_logprobs(new_model(), tokenizer, pairs)
     model, first = played(course, new_model(), tokenizer, epochs=10)
     assert (first.pairs, first.same, first.generated) == (2, 2, tuple(OWN))
     assert asked[0] == prompts
-    after = preference.pipeline.pair_logprobs(model, tokenizer, pairs)
+    after = pair_logprobs(model, tokenizer, pairs)
     assert ((after - before)[0] > (after - before)[1] + 0.5).all()
     model, _ = played(course, model, tokenizer)
     # ln 2: at the start of each round the reference is the model itself, not the first one.
