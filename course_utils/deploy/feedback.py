@@ -113,8 +113,8 @@ def simulated_thumbs(
 
     In the closed world the users are the five annotators of `world.preferences`, with their habits.
     Each answer is seen by one of them, drawn at random, who presses in `PRESSES` of all cases and
-    likes it with probability sigmoid(sharpness x (utility - `BAR`)). Elsewhere a
-    user is a plain visitor (`likes`) who slips in `SLIPS` of all cases.
+    likes it with probability sigmoid(sharpness x (utility - `BAR`)). Elsewhere a user is
+    a plain visitor (`likes`) who slips in `SLIPS` of all cases.
     """
     rng = random.Random(f"{seed}-thumbs")
     events = []
