@@ -313,6 +313,8 @@ def test_summary_by_hand() -> None:
     text = board.as_text(rows)
     assert text.index("DPO") < text.index("SFT"), "the best first"
     assert "+1.00" in text and "+5.0%" in text and "8 pairs" in text
+    wide = [line for line in board.as_text(board.recorded()).splitlines() if len(line) > 90]
+    assert not wide, "a notebook's page is 90 characters wide"
     gap = board.against(rows)["dpo"]
     assert gap.mean == pytest.approx(0.9)
 

@@ -55,6 +55,8 @@ COST = {
     "peak_mb": Column("peak MB", ".0f", -1),
     "models": Column("models", ".0f", -1),
 }
+# A table of their own in `as_text`: all columns side by side are wider than a notebook's page.
+LIMITS = ("harmful", "declined", "over_refusal", "unknown", "private", "capability", "tax")
 PARTS = ("helpful", "honest", "harmless", "tone", "length", "clear")
 UNKNOWN = "-"
 
@@ -161,11 +163,13 @@ def against(rows: Iterable[Row], column: str = "gold", method: str = SFT) -> dic
 
 
 def as_text(rows: Sequence[Row]) -> str:
-    """The board for a terminal: quality, then cost."""
+    """The board for a terminal or a page: what answers are worth, what they must not do, cost."""
     lines = sorted(summarise(rows), key=lambda line: -line["gold"])
     names = [label(line["method"]) for line in lines]
     blocks = []
-    for columns in (QUALITY, COST):
+    worth = {name: column for name, column in QUALITY.items() if name not in LIMITS}
+    limits = {name: QUALITY[name] for name in LIMITS}
+    for columns in (worth, limits, COST):
         table = [shown(line, columns) for line in lines]
         if columns is COST:
             table = [
