@@ -56,6 +56,11 @@ class Profile:
         dpo_epochs, dpo_learning_rate, dpo_beta: DPO and its relatives (chapters 06 and 07).
         dpo_batch_size, dpo_pairs: how many pairs in one of their steps (None: batch_size) and in a
             run (None: all there are).
+        variant_pairs: how many pairs each method of chapter 07's comparison takes there.
+        spin_examples, spin_batch_size, spin_rate: a round of SPIN (chapter 10): its prompts, the
+            pairs in a step (None: dpo_batch_size) and its learning rate, in dpo_learning_rate.
+        few_answers: True where a hundred answers take a minute or more, so that chapters 11 and 12
+            ask for fewer.
         lora_rank: rank of the adapters; LoRA's alpha is twice that.
         hub_models, hub_datasets: hub ids that must be cached or downloadable.
         packages: imports needed beside the core ones.
@@ -100,6 +105,11 @@ class Profile:
     dpo_beta: float = 0.1
     dpo_batch_size: int | None = None
     dpo_pairs: int | None = None
+    variant_pairs: int = 320
+    spin_examples: int = 480
+    spin_batch_size: int | None = None
+    spin_rate: float = 1 / 3  # the rounds add up
+    few_answers: bool = False
     lora_rank: int = 16
     hub_models: tuple[str, ...] = ()
     hub_datasets: tuple[str, ...] = ()
@@ -165,6 +175,11 @@ LAPTOP = Profile(
     lora_rank=8,
     dpo_learning_rate=1e-3,
     dpo_pairs=208,
+    variant_pairs=64,
+    spin_examples=64,
+    spin_batch_size=4,
+    spin_rate=1.0,  # sixteen steps in a round
+    few_answers=True,
     # No hub_models: without the hub the weights come from a package, see smollm.py.
     packages=("gguf",),
     memory_gb=8.0,

@@ -426,7 +426,7 @@ def _spin_recipe(course: Course) -> dict[str, Any]:
     return {
         **asdict(spin.spin_settings(course)),
         "rounds": spin.ROUNDS,
-        "examples": spin.EXAMPLES,
+        "examples": course.profile.spin_examples,
         "prompts": _rl_prompts_fingerprint(course),
     }
 

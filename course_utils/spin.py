@@ -39,8 +39,6 @@ if TYPE_CHECKING:
 
 SEEDS = (0, 1, 2)
 ROUNDS = 4
-EXAMPLES = 480  # prompts of one round
-RATE = 1 / 3  # times DPO's learning rate: the rounds add up
 SOURCES = ("own", "careful")
 
 
@@ -136,9 +134,14 @@ class Round:
 
 
 def spin_settings(course: Course) -> PreferenceSettings:
-    """The settings of one round: DPO's, with smaller steps."""
-    settings = PreferenceSettings.of(course)
-    return replace(settings, epochs=1, learning_rate=RATE * settings.learning_rate)
+    """The settings of one round: DPO's, with the profile's own size and rate for SPIN."""
+    settings, profile = PreferenceSettings.of(course), course.profile
+    return replace(
+        settings,
+        epochs=1,
+        batch_size=profile.spin_batch_size or settings.batch_size,
+        learning_rate=profile.spin_rate * settings.learning_rate,
+    )
 
 
 def sft_settings(course: Course) -> SFTSettings:
@@ -146,7 +149,7 @@ def sft_settings(course: Course) -> SFTSettings:
 
     The learning rate is SFT's own, less in proportion to a smaller batch.
     """
-    usual, batch = SFTSettings.of(course), PreferenceSettings.of(course).batch_size
+    usual, batch = SFTSettings.of(course), spin_settings(course).batch_size
     rate = usual.learning_rate * min(1, batch / usual.batch_size)
     return replace(usual, epochs=1, batch_size=batch, learning_rate=rate)
 
@@ -230,9 +233,7 @@ def more_sft(
     on_step: Callable[[int, int], None] | None = None,
 ) -> PreTrainedModel:
     """The control: SFT on the same rows, with `sft_settings`."""
-    usual, batch = SFTSettings.of(course), PreferenceSettings.of(course).batch_size
-    rate = usual.learning_rate * min(1, batch / usual.batch_size)
-    settings = replace(usual, epochs=1, batch_size=batch, learning_rate=rate)
+    settings = sft_settings(course)
     trained, _ = sft.train(course, model, tokenizer, dataset, settings, seed=seed, on_step=on_step)
     return models.merged(trained)
 
@@ -246,7 +247,7 @@ def play(
     """
     source = "careful" if course.profile.instructions == "world" else "own"
     dataset = demonstrations(course, source)
-    rounds, count = course.pick(full=(ROUNDS, EXAMPLES), small=(1, 24))
+    rounds, count = course.pick(full=(ROUNDS, course.profile.spin_examples), small=(1, 24))
     model, tokenizer = models.load_merged(runs.ensure("sft", course, course.seed), course)
     played = []
     for number in range(1, rounds + 1):
@@ -278,7 +279,7 @@ def spin_rows(course: Course, source: str, method: str, seed: int) -> list[dict[
     common = {"data": source, "method": method, "seed": seed}
     rows = [{**common, "round": 0, **_measured(course, model, tokenizer, seed)}]
     for number in range(1, ROUNDS + 1):
-        drawn = draw(dataset, EXAMPLES, seed, number)
+        drawn = draw(dataset, course.profile.spin_examples, seed, number)
         said: dict[str, Any] = {}
         options: dict[str, Any] = {"course": course, "tokenizer": tokenizer}
         if method == "spin":
@@ -315,7 +316,7 @@ def configuration(course: Course) -> dict[str, Any]:
         "settings": asdict(spin_settings(course)),
         "sft": asdict(sft_settings(course)),
         "rounds": ROUNDS,
-        "examples": EXAMPLES,
+        "examples": course.profile.spin_examples,
         "seeds": SEEDS,
         "prompts": "test",
     }

@@ -177,14 +177,15 @@ def test_another_version_is_recognised_or_flagged(
 # --- reading and merging --------------------------------------------------------------------------
 
 
-def test_a_notebook_of_200_mb_is_refused_unread(tmp_path: Path) -> None:
+def test_a_notebook_of_200_mb_is_refused_unread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "big.ipynb"
     with path.open("wb") as file:
         file.truncate(200 * 2**20)
-    began = time.monotonic()
+    monkeypatch.setattr(Path, "read_bytes", lambda self: pytest.fail("it was read"))
     with pytest.raises(merge.UnreadableError, match="200 MB, more than the 50 MB"):
         merge.read(path)
-    assert time.monotonic() - began < 1
 
 
 @pytest.mark.parametrize(
@@ -345,9 +346,8 @@ def test_a_check_stops_a_function_that_never_returns(monkeypatch: pytest.MonkeyP
             except Exception:
                 pass
 
-    began = time.monotonic()
     score = evaluate(EXERCISES["double"], endless, [0, 1, 2])
-    assert time.monotonic() - began < 2 and score == 0
+    assert score == 0
     assert "your code had not returned after 0.3 seconds" in score.message
     assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
 

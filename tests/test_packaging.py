@@ -35,19 +35,14 @@ def run_python(code: str, **env: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_import_loads_nothing_heavy_and_is_fast() -> None:
+def test_import_loads_nothing_heavy() -> None:
     code = f"""
-import json, sys, time
-start = time.perf_counter()
+import json, sys
 import course_utils
-seconds = time.perf_counter() - start
 loaded = [name for name in {HEAVY!r} if name in sys.modules]
-print(json.dumps([seconds, loaded, course_utils.__version__]))
+print(json.dumps([loaded, course_utils.__version__]))
 """
-    runs = [json.loads(run_python(code).stdout) for _ in range(3)]
-    assert all(loaded == [] for _, loaded, _ in runs)
-    assert min(seconds for seconds, _, _ in runs) < 0.2
-    assert all(version == course_utils.__version__ for _, _, version in runs)
+    assert json.loads(run_python(code).stdout) == [[], course_utils.__version__]
 
 
 @pytest.mark.parametrize("first", ["course_utils._setup", "course_utils.profiles", "sys"])

@@ -9,7 +9,6 @@ import re
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -363,22 +362,11 @@ def test_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     assert set_threads(LAPTOP) == 1
 
 
-def test_a_cold_setup_is_quick_and_leaves_the_trainers_unimported() -> None:
+def test_a_cold_setup_leaves_the_trainers_unimported() -> None:
     code = (
-        "import time; start = time.perf_counter()\n"
-        "from course_utils import setup\nsetup('02_sft', profile='tiny')\n"
-        "import sys; print(time.perf_counter() - start)\n"
+        "from course_utils import setup\nsetup('02_sft', profile='tiny')\nimport sys\n"
         "print([m for m in ('transformers', 'trl', 'datasets', 'matplotlib') if m in sys.modules])"
     )
-
-    def cold() -> tuple[float, str]:
-        start = time.perf_counter()
-        result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-        assert result.returncode == 0, result.stderr
-        seconds, loaded = result.stdout.splitlines()[-2:]
-        assert float(seconds) < time.perf_counter() - start
-        return float(seconds), loaded
-
-    runs = [cold() for _ in range(2)]
-    assert all(loaded == "[]" for _, loaded in runs)
-    assert min(seconds for seconds, _ in runs) < 6  # 1.4 s on two idle cores
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[-1] == "[]"

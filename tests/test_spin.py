@@ -199,6 +199,9 @@ def test_the_control_takes_the_same_steps(course: Course, monkeypatch: pytest.Mo
     assert (control.batch_size, control.epochs) == (rounds.batch_size, rounds.epochs) == (16, 1)
     assert control.learning_rate == sft.SFTSettings.of(course).learning_rate / 2
     assert rounds.learning_rate == pytest.approx(course.profile.dpo_learning_rate / 3)
+    laptop = replace(course, profile=PROFILES["laptop"])
+    rounds, slower = spin.spin_settings(laptop), spin.sft_settings(laptop)
+    assert (slower.batch_size, rounds.batch_size, rounds.learning_rate) == (4, 4, 1e-3)
     given: list[Any] = []
     monkeypatch.setattr(sft, "train", lambda *args, **options: (given.append(args) or args[1], []))
     rows = Dataset.from_list(ROWS)

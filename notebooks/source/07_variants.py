@@ -509,8 +509,8 @@ import gc
 
 from tqdm.auto import tqdm
 
-count = 64 if course.profile.name == "laptop" else 320
-rows = pairs.select(range(course.pick(full=min(count, len(pairs)), small=16)))
+count = course.pick(full=course.profile.variant_pairs, small=16)
+rows = pairs.select(range(min(count, len(pairs))))
 cases = data.load_prompts(course, "validation")[: course.pick(full=40, small=6)]
 NAMES = {"ipo": "IPO", "kto": "KTO", "orpo": "ORPO", "simpo": "SimPO"}
 LABELS = {"dpo": "DPO", "hinge": "hinge", **NAMES}

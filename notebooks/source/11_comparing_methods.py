@@ -448,7 +448,7 @@ import time
 
 STAGES = ("sft", "ppo", "dpo", "constitution")
 there = [name for name in STAGES if runs.is_complete(runs.run_path(name, course))]
-most = 2 if course.profile.name == "laptop" else len(STAGES)  # there a model takes minutes
+most = 2 if course.profile.few_answers else len(STAGES)  # a model may take minutes
 there = (there or ["sft"])[: course.pick(full=most, small=1)]
 live = []
 for name in there:
