@@ -4,8 +4,8 @@
 # round after round. Find out where such a game ends, write its loop, play some rounds, and compare them with the
 # plainest alternative, more supervised fine-tuning on the same responses.
 #
-# **Time:** 35 minutes; under two minutes to run in `tiny` on two cores once chapter 02 has trained its model.
-# **Hardware:** any CPU.
+# **Time:** 35 minutes; once chapter 02 has trained its model, under two minutes to run in `tiny` on two cores and nine in
+# `laptop`. **Hardware:** any CPU.
 
 # %% tags=["setup"]
 from course_utils import setup
