@@ -104,6 +104,12 @@ def base_scores(course: Course) -> Row:
     return {"reference": [float(v) for v in found.values]}
 
 
+def drift(course: Course, seed: int) -> float:
+    """Mean KL of PPO's last three steps from its SFT model, in nats."""
+    history = json.loads((runs.run_path("ppo", course, seed) / "history.json").read_text())
+    return round(float(np.mean([step["objective/kl"] for step in history[-3:]])), 2)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--profile", default="laptop")
@@ -132,6 +138,7 @@ def main() -> None:
         "versions": course.versions,
         "seconds_training": seconds,  # next to none where the run was there already
         "figures": summary(found),
+        "05 KL of the last three steps, nats": [drift(course, seed) for seed in SEEDS],
     }
     text = json.dumps(result, indent=1)
     print(text)
