@@ -32,9 +32,9 @@ def test_the_table_of_three_seeds_is_the_record(seeds: dict[str, Any]) -> None:
 
 def test_laptop_keeps_what_the_course_promises_of_it(seeds: dict[str, Any]) -> None:
     """An effect on held-out prompts beyond chance, and PPO near its SFT model."""
-    figures, three = seeds["figures"], seeds["seeds"] == [0, 1, 2]
-    low = {name.split(",")[0]: figure["ci95"][0] for name, figure in figures.items()}
-    assert three and low["02 overlap"] > 0 and low["05 reward"] > 0
+    assert seeds["seeds"] == [0, 1, 2]
+    low = {name.split(",")[0]: each["ci95"][0] for name, each in seeds["figures"].items()}
+    assert low["02 overlap"] > 0 and low["05 reward"] > 0
     assert low["04 reward model right on held-out pairs"] > 0.65
     assert low["06 implicit reward right on held-out pairs"] > 0.65
     assert max(seeds["05 KL of the last three steps, nats"]) < 5

@@ -137,7 +137,7 @@ def test_an_exhausted_quota_is_fatal_at_once(server: JudgeServer) -> None:
 
 
 def test_a_hang_ends_at_the_deadline(server: JudgeServer, fast_retries: None) -> None:
-    server.delay = 1.0  # of several tries, so a run without a deadline would ask six times
+    server.delay = 1.0
     failed = assert_soft(server, "timeout", timeout=0.2, deadline=0.5)
     assert "no whole answer within 0.5 s" in failed.error
 
