@@ -41,3 +41,10 @@ def test_laptop_keeps_what_the_course_promises_of_it(seeds: dict[str, Any]) -> N
     seconds = seeds["seconds_training"]
     assert max(seconds["sft"] + seconds["reward"] + seconds["dpo"]) < 600
     assert max(seconds["ppo"]) < 900
+
+
+def test_the_range_of_the_memory_estimates_is_the_record() -> None:
+    record = json.loads((FOLDER / "results" / "memory.json").read_text())
+    ratios = [run["measured/estimated"] for run in record["runs"]]
+    said = f"Measured over estimated is {min(ratios):.2f} to {max(ratios):.2f}."
+    assert said in (FOLDER / "README.md").read_text()
