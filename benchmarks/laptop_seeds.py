@@ -13,6 +13,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -113,7 +114,7 @@ def drift(course: Course, seed: int) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--profile", default="laptop")
-    parser.add_argument("--out", help="a .json file; default: print only")
+    parser.add_argument("--out", type=Path, help="a .json file; default: print only")
     args = parser.parse_args()
     os.environ["COURSE_LABELS"] = "none"
     course = setup("laptop_seeds", profile=args.profile)
@@ -140,11 +141,9 @@ def main() -> None:
         "figures": summary(found),
         "05 KL of the last three steps, nats": [drift(course, seed) for seed in SEEDS],
     }
-    text = json.dumps(result, indent=1)
-    print(text)
+    print(json.dumps(result, indent=1))
     if args.out:
-        with open(args.out, "w") as file:
-            file.write(text + "\n")
+        args.out.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

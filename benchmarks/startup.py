@@ -11,6 +11,7 @@ import json
 import statistics
 import subprocess
 import sys
+from pathlib import Path
 
 from course_utils._setup import versions
 
@@ -33,13 +34,13 @@ def seconds_of(code: str) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--out", help="a .json file; default: print only")
+    parser.add_argument("--out", type=Path, help="a .json file; default: print only")
     args = parser.parse_args()
     for code in WAYS.values():  # so that no way pays for reading the disk
         seconds_of(code)
     taken = [{name: seconds_of(code) for name, code in WAYS.items()} for _ in range(args.rounds)]
     median = {name: statistics.median(row[name] for row in taken) for name in WAYS}
-    found = {
+    result = {
         "versions": versions(),
         "seconds": {name: round(value, 4) for name, value in median.items()},
         "ratios": {
@@ -49,11 +50,9 @@ def main() -> None:
             "setup/import torch": round(median["setup"] / median["import torch"], 2),
         },
     }
-    text = json.dumps(found, indent=1)
-    print(text)
+    print(json.dumps(result, indent=1))
     if args.out:
-        with open(args.out, "w") as file:
-            file.write(text + "\n")
+        args.out.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

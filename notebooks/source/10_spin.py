@@ -200,7 +200,7 @@ for name, scores in people_gold.items():
 # `preference.train`, in smaller steps (in `tiny`, a third of its learning rate). Watch `told apart`: how often the model
 # gave people's response the higher implicit reward, in pairs it was about to learn from. At 0.5 it can no longer tell them
 # apart. It is a share of half a round's pairs: of 240, anything from 0.44 to 0.56 is as good as 0.5; of 32 (a round in
-# `laptop`), from 0.33 to 0.67.
+# `laptop`), from 0.34 to 0.66.
 
 # %%
 from tqdm.auto import tqdm
